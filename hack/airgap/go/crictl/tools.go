@@ -1,0 +1,9 @@
+//go:build tools
+
+// Package tools names the programs this module exists to build, so that go.mod
+// and go.sum pin and verify exactly what they need.
+package tools
+
+import (
+	_ "sigs.k8s.io/cri-tools/cmd/crictl"
+)

@@ -1,0 +1,187 @@
+#!/usr/bin/env bash
+# One kind cluster: whose is it, is it well, make it, mend it, end it.
+#
+# Ours is a cluster whose node containers mount our state directory: that holds from the moment a
+# container exists, also for one that was never finished, and can be read while it is stopped.
+
+cluster_dir() { printf '%s/clusters/%s' "$STATE" "$1"; }
+
+# The containers of a cluster, by kind's label or by the names kind would want to use.
+cluster_containers() {
+	docker ps -a --format '{{.Names}} {{.Label "io.x-k8s.kind.cluster"}}' | awk -v name="$1" '
+		$2 == name || $1 == name "-control-plane" || $1 ~ "^" name "-worker[0-9]*$" {print $1}' | sort
+}
+
+# cluster_owner NAME: none, ours or foreign.
+cluster_owner() {
+	local name=$1 containers owned
+	mapfile -t containers < <(cluster_containers "$name")
+	if ((${#containers[@]} == 0)); then
+		echo none
+		return
+	fi
+	owned=$(docker inspect -f '{{range .Mounts}}{{.Source}}{{"\n"}}{{end}}' "${containers[@]}" |
+		grep -cxF "$(cluster_dir "$name")/owner" || true)
+	if ((owned == ${#containers[@]})); then echo ours; else echo foreign; fi
+}
+
+refuse_foreign() {
+	[[ $(cluster_owner "$1") != foreign ]] ||
+		die "there is a cluster or container called '$1' that this program did not make; it stays as it is" \
+			"Choose another name: --name NAME. What was found: $(cluster_containers "$1" | tr '\n' ' ')"
+}
+
+# Progress of making it: "creating" until all of it stands, then "ready".
+cluster_phase() { cat "$(cluster_dir "$1")/phase" 2>/dev/null || echo none; }
+set_cluster_phase() { printf '%s\n' "$2" >"$(cluster_dir "$1")/phase"; }
+
+# ---------------------------------------------------------------- make
+
+# cluster_config NAME: the template with its names filled in.
+cluster_config() {
+	local name=$1 extra=()
+	[[ -f /sys/fs/cgroup/cgroup.controllers ]] || extra+=('failCgroupV1: false')
+	! lacks_sys_resource || extra+=('oomScoreAdj: 0')
+	sed -e "s|@NAME@|$name|" -e "s|@NODE_IMAGE@|$NODE_IMAGE|" \
+		-e "s|@CLUSTER_STATE@|$(cluster_dir "$name")|" \
+		-e "s|@KUBELET_EXTRA@|$(printf '%s\\n    ' "${extra[@]:-}")|" "$HACK_DIR/kind/cluster.yaml.tmpl"
+}
+
+cluster_create() {
+	local name=$1 kubeconfig=$2 dir
+	dir=$(cluster_dir "$name")
+	mkdir -p "$dir/shares"
+	# Any user of any pod may write to a share; the share's own rules are the twin's business.
+	chmod 0777 "$dir/shares"
+	[[ -s $dir/owner ]] || printf 'made by asetwin: %s\n' "$(date -u +%FT%TZ)" >"$dir/owner"
+	set_cluster_phase "$name" creating
+	cluster_config "$name" >"$dir/kind.yaml"
+	kind create cluster --name "$name" --config "$dir/kind.yaml" --wait 120s --retain \
+		${kubeconfig:+--kubeconfig "$kubeconfig"}
+	cluster_wait_ready "$name" 120
+	cluster_remember "$name"
+	set_cluster_phase "$name" ready
+}
+
+# The addresses of now: when all containers have stopped, they are started in this order, and each
+# gets its address back.
+cluster_remember() {
+	local name=$1
+	docker inspect -f '{{.NetworkSettings.Networks.kind.IPAddress}} {{.Name}}' \
+		$(cluster_containers "$name") | sort -t. -k4,4n | sed 's, /, ,' >"$(cluster_dir "$name")/addresses"
+	hash_of "$(cluster_dir "$name")/kind.yaml" >"$(cluster_dir "$name")/made-from"
+}
+
+# ---------------------------------------------------------------- is it well?
+
+# kubectl as the cluster's own administrator, without touching anyone's kubeconfig.
+cluster_kubectl() {
+	local name=$1
+	shift
+	docker exec -i "$name-control-plane" kubectl --kubeconfig=/etc/kubernetes/admin.conf "$@"
+}
+
+# Prints the nodes that are not Ready; fails when the API does not answer.
+cluster_unready() {
+	timeout 10 docker exec "$1-control-plane" kubectl --kubeconfig=/etc/kubernetes/admin.conf \
+		--request-timeout=5s get nodes --no-headers | awk '$2 !~ /^Ready(,|$)/ {print $1}'
+}
+
+cluster_running() {
+	local containers states
+	mapfile -t containers < <(cluster_containers "$1")
+	((${#containers[@]} == 3)) || return 1
+	states=$(docker inspect -f '{{.State.Running}}' "${containers[@]}" | sort -u)
+	[[ $states == true ]]
+}
+
+cluster_is_well() {
+	local unready
+	[[ $(cluster_phase "$1") == ready ]] && cluster_running "$1" &&
+		unready=$(cluster_unready "$1" 2>/dev/null) && [[ -z $unready ]]
+}
+
+# cluster_wait_ready NAME SECONDS
+cluster_wait_ready() {
+	local name=$1 deadline=$((SECONDS + $2)) unready
+	while ((SECONDS < deadline)); do
+		if unready=$(cluster_unready "$name" 2>/dev/null) && [[ -z $unready ]]; then return; fi
+		sleep 0.5
+	done
+	echo "not Ready after $2 s: ${unready:-the API server does not answer}"
+	return 1
+}
+
+# ---------------------------------------------------------------- mend
+
+# Start what has stopped, restart what runs but stays silent; true when all nodes are Ready again.
+cluster_mend() {
+	local name=$1 node dir unready
+	dir=$(cluster_dir "$name")
+	[[ $(cluster_phase "$name") == ready && -d $dir/shares && -s $dir/addresses ]] || return 1
+	while read -r _ node; do
+		docker start "$node" || return 1
+	done <"$dir/addresses"
+	cluster_wait_ready "$name" 45 && return
+	# NB: a node whose network was cut inside its container gets a clean one by a restart.
+	unready=$(cluster_unready "$name" 2>/dev/null) || unready=$name-control-plane
+	for node in $unready; do docker restart -t 5 "$node" || return 1; done
+	cluster_wait_ready "$name" 90
+}
+
+# Marks in the note which way it went; a cluster of ours that cannot be mended is made anew.
+cluster_mend_or_recreate() {
+	local name=$1 kubeconfig=$2
+	if cluster_mend "$name"; then
+		cluster_remember_addresses_only=1
+		note "mended"
+		return
+	fi
+	echo "mending did not help; making it anew"
+	cluster_delete "$name"
+	cluster_create "$name" "$kubeconfig"
+	note "made anew"
+}
+
+# ---------------------------------------------------------------- end
+
+cluster_delete() {
+	local name=$1 kubeconfig=${2:-}
+	kind delete cluster --name "$name" ${kubeconfig:+--kubeconfig "$kubeconfig"}
+	# kind goes by its label; a container that it never labelled does not exist, but look.
+	local left
+	left=$(cluster_containers "$name")
+	[[ -z $left ]] || docker rm -f -v $left
+}
+
+# ---------------------------------------------------------------- the whole of it
+
+# ensure_cluster NAME KUBECONFIG: afterwards the cluster is up, ours and Ready.
+ensure_cluster() {
+	local name=$1 kubeconfig=$2
+	[[ $name =~ ^[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?$ ]] ||
+		die "'$name' cannot be a cluster's name" "Use lower-case letters, digits and dashes."
+	mkdir -p "$(cluster_dir "$name")"
+	lock "cluster-$name"
+	refuse_foreign "$name"
+	if [[ $(cluster_owner "$name") == none ]]; then
+		step "Cluster $name: create" cluster_create "$name" "$kubeconfig"
+	elif cluster_is_well "$name"; then
+		say "==> Cluster $name ... is up"
+		warn_if_outdated "$name"
+	else
+		step "Cluster $name: repair" cluster_mend_or_recreate "$name" "$kubeconfig"
+	fi
+	kind export kubeconfig --name "$name" ${kubeconfig:+--kubeconfig "$kubeconfig"} 2>/dev/null ||
+		die "the kubeconfig for '$name' could not be written" "Try: kind export kubeconfig --name $name"
+}
+
+warn_if_outdated() {
+	local dir config
+	dir=$(cluster_dir "$1")
+	config=$(mktemp)
+	mkdir "$config.d" && cluster_config "$1" >"$config.d/kind.yaml"
+	[[ $(cat "$dir/made-from" 2>/dev/null) == "$(hash_of "$config.d/kind.yaml")" ]] ||
+		warn "'$1' was made from an older node image or setting; ./hack/down --name $1 && ./hack/up --name $1 renews it"
+	rm -rf "$config" "$config.d"
+}

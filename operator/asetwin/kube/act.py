@@ -1,0 +1,263 @@
+"""Carries out a plan, step by step, and says what it came to.
+
+What a write returns goes back into the view of the cluster at once, so the
+next turn does not decide on what it has itself just changed. Errors are told
+apart here: what is already so is done, what somebody else changed first ends
+the turn (the next one decides anew), what can never pass is logged and
+skipped, because it must not hold up the stages behind it.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+from asetwin import constants
+from asetwin.kube import bodies, client, errors
+from asetwin.kube.observe import Cluster, refresh
+from asetwin.model import plan
+from asetwin.model.plan import Plan, Stage, Step
+
+logger = logging.getLogger(__name__)
+
+PARALLEL_STEPS = 16
+
+_SKIPPABLE = (plan.WriteQuota, plan.CreateLimitRange, plan.DeleteLimit, plan.Announce)
+"""Steps in somebody's namespace: it may go away under our hands, or refuse us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the executor has to know about its surroundings."""
+
+    image: str
+    instance: str
+
+
+class Executor:
+    """Walks plans through the API server."""
+
+    def __init__(self, api: client.Client, cluster: Cluster, settings: Settings) -> None:
+        self._api = api
+        self._cluster = cluster
+        self._settings = settings
+
+    async def act(self, todo: Plan) -> int:
+        """Carry out the stages in order; the number of steps that changed something.
+
+        Raises KubeError for the first step that failed in a way that the next
+        turn can mend; later stages are then not begun.
+        """
+        count = 0
+        for stage in todo.stages:
+            count += await self._stage(stage)
+        return count
+
+    async def _stage(self, stage: Stage) -> int:
+        gate = asyncio.Semaphore(PARALLEL_STEPS)
+
+        async def one(step: Step) -> None:
+            async with gate:
+                await self._step(step)
+
+        results = await asyncio.gather(*(one(step) for step in stage), return_exceptions=True)
+        failed = [result for result in results if isinstance(result, BaseException)]
+        for error in failed:
+            if not isinstance(error, errors.KubeError):
+                raise error
+        if failed:
+            raise failed[0]
+        return len(stage)
+
+    async def _step(self, step: Step) -> None:
+        _log(step)
+        try:
+            await self._do(step)
+        except errors.KubeError as error:
+            if isinstance(step, plan.Announce):
+                if not isinstance(error, errors.AlreadyExists):
+                    logger.warning("event not posted: %s", error)
+                return
+            if await self._is_done(step, error):
+                return
+            hopeless = isinstance(error, errors.Invalid | errors.Forbidden | errors.NotFound)
+            if hopeless and isinstance(step, _SKIPPABLE):
+                logger.warning("skipped: %s", error)
+                return
+            raise
+
+    async def _do(self, step: Step) -> None:
+        match step:
+            case plan.WriteStatus():
+                await self._write_status(step)
+            case plan.SetFinalizers():
+                meta = {
+                    "finalizers": list(step.finalizers),
+                    "resourceVersion": step.resource_version,
+                }
+                await self._patch("asedevices", _path(step), {"metadata": meta})
+            case plan.PatchNode():
+                await self._patch_node(step)
+            case plan.PatchGpus():
+                await self._patch_gpus(step)
+            case plan.DeletePod():
+                await self._delete_pod(step)
+            case plan.CreateMaster():
+                await self._create("pods", bodies.master_pod(step, self._settings.image))
+            case plan.CreateMasterService():
+                await self._create("services", bodies.master_service(step))
+            case plan.WriteQuota():
+                await self._write_quota(step)
+            case plan.CreateLimitRange():
+                await self._create("limitranges", bodies.limit_range(step))
+            case plan.DeleteLimit():
+                await self._api.delete(_path(step), uid=step.uid)
+                self._cluster.forget(step.plural, step.uid)
+            case plan.DeleteSystemObject():
+                await self._api.delete(_path(step))
+            case plan.Announce():
+                body = bodies.event(step, time.time(), self._settings.instance)
+                await self._api.create(client.collection("v1", "events", "default"), body)
+
+    async def _is_done(self, step: Step, error: errors.KubeError) -> bool:
+        """Whether an error only says that the goal is reached; brings our view up to date."""
+        match step:
+            case plan.DeletePod():
+                # Gone, or replaced by another pod of that name: either way this one is no more.
+                is_gone = isinstance(error, errors.NotFound | errors.Conflict)
+                if is_gone:
+                    self._cluster.forget("pods", step.uid)
+                return is_gone
+            case plan.DeleteLimit():
+                if isinstance(error, errors.NotFound | errors.Conflict):
+                    self._cluster.forget(step.plural, step.uid)
+                    return True
+                return False
+            case plan.DeleteSystemObject():
+                return isinstance(error, errors.NotFound)
+            case plan.WriteStatus() | plan.SetFinalizers() if isinstance(error, errors.NotFound):
+                return True
+            case _:
+                if isinstance(error, errors.Conflict):
+                    await refresh(self._api, self._cluster, _plural(step), _path(step))
+                return False
+
+    async def _write_status(self, step: plan.WriteStatus) -> None:
+        body: client.Json = {"status": dict(step.patch)}
+        if step.resource_version is not None:
+            body["metadata"] = {"resourceVersion": step.resource_version}
+        await self._patch(step.plural, f"{_path(step)}/status", body)
+
+    async def _patch_node(self, step: plan.PatchNode) -> None:
+        taints = [
+            {"key": one.key, "effect": one.effect} | ({"value": one.value} if one.value else {})
+            for one in step.taints
+        ]
+        body = {
+            "metadata": _node_meta(step.resource_version, step.owned),
+            "spec": {"unschedulable": step.unschedulable or None, "taints": taints or None},
+        }
+        await self._patch("nodes", _path(step), body)
+
+    async def _patch_gpus(self, step: plan.PatchGpus) -> None:
+        # Through the status subresource, where the API server lets annotations change as well
+        # (the kubelet does so itself); so the mark and the capacity stay one write.
+        value = None if step.gpus is None else str(step.gpus)
+        body = {
+            "metadata": _node_meta(step.resource_version, step.owned),
+            "status": {
+                "capacity": {constants.GPU_RESOURCE: value},
+                "allocatable": {constants.GPU_RESOURCE: value},
+            },
+        }
+        await self._patch("nodes", f"{_path(step)}/status", body)
+
+    async def _delete_pod(self, step: plan.DeletePod) -> None:
+        answer = await self._api.delete(
+            _path(step), uid=step.uid, grace_seconds=0 if step.force else None
+        )
+        if step.force or answer.get("kind") != "Pod":
+            self._cluster.forget("pods", step.uid)
+        else:
+            self._cluster.apply("pods", answer)
+
+    async def _write_quota(self, step: plan.WriteQuota) -> None:
+        if step.resource_version is None:
+            await self._create("resourcequotas", bodies.quota(step))
+        else:
+            await self._patch("resourcequotas", _path(step), bodies.quota_patch(step))
+
+    async def _create(self, plural: str, body: client.Json) -> None:
+        namespace = body["metadata"]["namespace"]
+        answer = await self._api.create(client.collection("v1", plural, namespace), body)
+        self._cluster.apply(plural, answer)
+
+    async def _patch(self, plural: str, path: str, body: client.Json) -> None:
+        self._cluster.apply(plural, await self._api.patch(path, body))
+
+
+def _node_meta(resource_version: str, owned: str | None) -> client.Json:
+    return {
+        "resourceVersion": resource_version,
+        "annotations": {constants.ANNOTATION_OWNED: owned},
+    }
+
+
+def _plural(step: Step) -> str:
+    match step:
+        case plan.WriteStatus() | plan.DeleteLimit() | plan.DeleteSystemObject():
+            return step.plural
+        case plan.SetFinalizers():
+            return "asedevices"
+        case plan.PatchNode() | plan.PatchGpus():
+            return "nodes"
+        case plan.DeletePod() | plan.CreateMaster():
+            return "pods"
+        case plan.CreateMasterService():
+            return "services"
+        case plan.WriteQuota():
+            return "resourcequotas"
+        case plan.CreateLimitRange():
+            return "limitranges"
+        case plan.Announce():
+            return "events"
+
+
+def _path(step: Step) -> str:
+    """The object that a step is about."""
+    plural = _plural(step)
+    match step:
+        case plan.WriteStatus() | plan.SetFinalizers():
+            return f"{client.collection(constants.API_VERSION, plural)}/{step.name}"
+        case plan.PatchNode() | plan.PatchGpus():
+            return f"{client.collection('v1', plural)}/{step.name}"
+        case plan.DeletePod() | plan.DeleteLimit():
+            return f"{client.collection('v1', plural, step.namespace)}/{step.name}"
+        case plan.CreateMaster():
+            name = f"{step.device}-master-{step.epoch}"
+        case plan.CreateMasterService():
+            name = f"{step.device}-master"
+        case plan.WriteQuota():
+            return f"{client.collection('v1', plural, step.namespace)}/{constants.QUOTA_NAME}"
+        case plan.CreateLimitRange():
+            return f"{client.collection('v1', plural, step.namespace)}/{constants.LIMIT_RANGE_NAME}"
+        case plan.DeleteSystemObject():
+            group = "coordination.k8s.io/v1" if plural == "leases" else "v1"
+            return f"{client.collection(group, plural, constants.SYSTEM_NAMESPACE)}/{step.name}"
+        case plan.Announce():
+            name = step.key
+    return f"{client.collection('v1', plural, constants.SYSTEM_NAMESPACE)}/{name}"
+
+
+def _log(step: Step) -> None:
+    """One line per decision that changes something outside our own statuses."""
+    match step:
+        case plan.WriteStatus():
+            logger.debug("status of %s %s: %s", step.plural, step.name, dict(step.patch))
+        case plan.Announce():
+            logger.info("%s %s: %s", step.regarding["name"], step.reason, step.message)
+        case plan.PatchNode():
+            mark = step.owned or "nothing of ours left"
+            logger.info("node %s: %s (%s)", step.name, mark, step.why)
+        case _:
+            logger.info("%s", step)

@@ -1,0 +1,189 @@
+"""The JSON of the objects that asetwin creates."""
+
+import hashlib
+from typing import Any
+
+from asetwin import constants
+from asetwin.model import master, plan
+from asetwin.resources import times
+
+Json = dict[str, Any]
+
+MASTER_PORT = 8080
+MASTER_LEASE_SECONDS = 3
+"""How long a master may serve after its last renewal; it renews every second."""
+
+_RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def owned_labels(device: str) -> dict[str, str]:
+    """The labels that say that an object is ours, and for which device."""
+    return {constants.LABEL_MANAGED_BY: constants.MANAGED_BY, constants.LABEL_DEVICE: device}
+
+
+def _system_meta(name: str, device: str, device_uid: str, **labels: str) -> Json:
+    # The owner reference is for people; the cleanup does not rely on garbage collection,
+    # which would also work while no operator is there to see to the order.
+    return {
+        "name": name,
+        "namespace": constants.SYSTEM_NAMESPACE,
+        "labels": owned_labels(device) | labels,
+        "ownerReferences": [
+            {
+                "apiVersion": constants.API_VERSION,
+                "kind": "AseDevice",
+                "name": device,
+                "uid": device_uid,
+                "controller": False,
+                "blockOwnerDeletion": False,
+            }
+        ],
+    }
+
+
+def master_pod(step: plan.CreateMaster, image: str) -> Json:
+    """The pod of one epoch of the master stand-in.
+
+    It is bound to its Node directly, as a VM is placed by the hypervisor and
+    not by kube-scheduler; a cordon does not keep it away.
+    """
+    labels = {
+        constants.LABEL_ROLE: constants.ROLE_MASTER,
+        constants.LABEL_EPOCH: str(step.epoch),
+        "app.kubernetes.io/name": "asetwin-master",
+    }
+    name = master.pod_name(step.device, step.epoch)
+    env = {
+        "ASETWIN_DEVICE": step.device,
+        "ASETWIN_EPOCH": str(step.epoch),
+        "ASETWIN_POD": name,
+        "ASETWIN_NODE": step.ase_node,
+        "ASETWIN_BOOT_SECONDS": str(step.boot_seconds),
+        "ASETWIN_LEASE_SECONDS": str(MASTER_LEASE_SECONDS),
+        "ASETWIN_PORT": str(MASTER_PORT),
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": _system_meta(name, step.device, step.device_uid, **labels),
+        "spec": {
+            "nodeName": step.node,
+            "serviceAccountName": "asetwin-master",
+            "restartPolicy": "OnFailure",
+            "terminationGracePeriodSeconds": 5,
+            "priorityClassName": "system-cluster-critical",
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "master",
+                    "image": image,
+                    "imagePullPolicy": "IfNotPresent",
+                    "args": ["master"],
+                    "env": [{"name": key, "value": value} for key, value in env.items()],
+                    "ports": [{"name": "http", "containerPort": MASTER_PORT}],
+                    "securityContext": _RESTRICTED,
+                    "resources": {
+                        "requests": {"cpu": "20m", "memory": "64Mi"},
+                        "limits": {"memory": "192Mi"},
+                    },
+                    "readinessProbe": {
+                        "httpGet": {"path": "/readyz", "port": "http"},
+                        "periodSeconds": 1,
+                        "failureThreshold": 1,
+                    },
+                    "livenessProbe": {
+                        "httpGet": {"path": "/healthz", "port": "http"},
+                        "initialDelaySeconds": 10,
+                        "periodSeconds": 10,
+                        "timeoutSeconds": 5,
+                        "failureThreshold": 6,
+                    },
+                }
+            ],
+        },
+    }
+
+
+def master_service(step: plan.CreateMasterService) -> Json:
+    """The Service in front of whichever master is Ready."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _system_meta(master.object_name(step.device), step.device, step.device_uid),
+        "spec": {
+            "selector": {
+                constants.LABEL_DEVICE: step.device,
+                constants.LABEL_ROLE: constants.ROLE_MASTER,
+            },
+            "ports": [{"name": "http", "port": 80, "targetPort": MASTER_PORT}],
+        },
+    }
+
+
+def quota(step: plan.WriteQuota) -> Json:
+    """Our ResourceQuota as it is created."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {
+            "name": constants.QUOTA_NAME,
+            "namespace": step.namespace,
+            "labels": owned_labels(step.device),
+        },
+        "spec": {"hard": dict(step.hard)},
+    }
+
+
+def quota_patch(step: plan.WriteQuota) -> Json:
+    """The merge patch from the quota that is there; what others put on it stays."""
+    return {
+        "metadata": {
+            "resourceVersion": step.resource_version,
+            "labels": owned_labels(step.device),
+            "annotations": {constants.ANNOTATION_LIFTED: step.lifted_for or None},
+        },
+        "spec": {"hard": dict.fromkeys(step.stale_keys) | dict(step.hard)},
+    }
+
+
+def limit_range(step: plan.CreateLimitRange) -> Json:
+    """Our LimitRange: small default requests, so that pods without any pass the quota."""
+    return {
+        "apiVersion": "v1",
+        "kind": "LimitRange",
+        "metadata": {
+            "name": constants.LIMIT_RANGE_NAME,
+            "namespace": step.namespace,
+            "labels": owned_labels(step.device),
+        },
+        "spec": {
+            "limits": [{"type": "Container", "defaultRequest": dict(constants.DEFAULT_REQUESTS)}]
+        },
+    }
+
+
+def event(step: plan.Announce, now: float, instance: str) -> Json:
+    """An Event about one of our cluster-scoped objects; those live in ``default``."""
+    digest = hashlib.sha256(step.key.encode()).hexdigest()[:16]
+    moment = times.render(now).replace("Z", "000Z")  # MicroTime wants six digits
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{step.regarding['name']}.{digest}", "namespace": "default"},
+        "involvedObject": dict(step.regarding),
+        "reason": step.reason,
+        "message": step.message,
+        "type": "Warning" if step.is_warning else "Normal",
+        "eventTime": moment,
+        "action": step.reason,
+        "reportingComponent": constants.FIELD_MANAGER,
+        "reportingInstance": instance,
+    }

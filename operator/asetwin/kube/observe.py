@@ -1,0 +1,221 @@
+"""The cluster as last seen, kept up to date by watch events and by our own writes.
+
+kopf delivers events (:mod:`asetwin.operator`), :mod:`asetwin.kube.act` hands
+in what its writes returned, and :meth:`Cluster.resync` lists everything anew.
+The last one is not only the start: kopf tells of no deletion that happened
+while a watch was broken, so the loop resyncs now and then.
+
+An object is only ever replaced by a newer version of itself. Resource
+versions are compared as numbers, which Kubernetes documents as allowed for
+objects of one kind (KEP-5504, v1.35).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from pydantic import ValidationError
+
+from asetwin import constants
+from asetwin.kube import client, errors
+from asetwin.model.snapshot import Snapshot
+from asetwin.resources import core, devices
+
+logger = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind that is observed: where it is listed and how it is read."""
+
+    plural: str
+    group: str
+    read: Callable[[Json], Any]
+    namespace: str | None = None
+    """Only this namespace is of interest."""
+
+    @property
+    def path(self) -> str:
+        """The collection to list."""
+        return client.collection(self.group, self.plural, self.namespace)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is one of asetwin's own kinds."""
+        return self.group == constants.API_VERSION
+
+
+def _workload(kind: str) -> Callable[[Json], core.Workload]:
+    return partial(core.Workload.read, kind=kind)
+
+
+KINDS: dict[str, Kind] = {
+    one.plural: one
+    for one in (
+        *(Kind(plural, constants.API_VERSION, cls.read) for plural, cls in devices.KINDS.items()),
+        Kind("nodes", "v1", core.Node.read),
+        Kind("pods", "v1", core.Pod.read),
+        Kind("namespaces", "v1", core.Namespace.read),
+        Kind("resourcequotas", "v1", core.Limit.read),
+        Kind("limitranges", "v1", core.Limit.read),
+        Kind("services", "v1", core.Service.read, constants.SYSTEM_NAMESPACE),
+        Kind("deployments", "apps/v1", _workload("Deployment")),
+        Kind("replicasets", "apps/v1", _workload("ReplicaSet")),
+        Kind("statefulsets", "apps/v1", _workload("StatefulSet")),
+        Kind("daemonsets", "apps/v1", _workload("DaemonSet")),
+        Kind("leases", "coordination.k8s.io/v1", core.Lease.read, constants.SYSTEM_NAMESPACE),
+    )
+}
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """The objects of one kind by uid, with their versions; and who was seen to go."""
+
+    objects: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    gone: dict[str, int] = field(default_factory=dict)
+
+
+class Cluster:
+    """All objects of interest, as typed objects."""
+
+    def __init__(self) -> None:
+        self._shelves = {plural: _Shelf() for plural in KINDS}
+        self._snapshot: Snapshot | None = None
+        self._complaints: dict[str, str] = {}
+        self.is_synced = False
+
+    def apply(self, plural: str, body: Mapping[str, Any], *, is_gone: bool = False) -> bool:
+        """Take in one version of one object; True if anything that the rules read has changed."""
+        meta = body.get("metadata") or {}
+        kind, uid = KINDS[plural], str(meta.get("uid", ""))
+        if kind.namespace is not None and meta.get("namespace") != kind.namespace:
+            return False
+        if not uid:
+            return False
+        shelf, version = self._shelves[plural], _version(meta)
+        if is_gone:
+            return self._remove(plural, uid, version)
+        known = shelf.objects.get(uid)
+        is_stale = known is not None and version < known[0]
+        if is_stale or uid in shelf.gone:
+            return False
+        value = self._read(kind, dict(body))
+        if value is None:
+            return False
+        shelf.objects[uid] = (version, value)
+        if known is not None and known[1] == value:
+            return False
+        self._snapshot = None
+        return True
+
+    def forget(self, plural: str, uid: str) -> bool:
+        """Take note that an object is not there any more."""
+        known = self._shelves[plural].objects.get(uid)
+        return self._remove(plural, uid, known[0] if known else 0)
+
+    def _remove(self, plural: str, uid: str, version: int) -> bool:
+        shelf = self._shelves[plural]
+        # A uid never comes back, but an older event of it may still be on its way.
+        shelf.gone[uid] = version
+        if shelf.objects.pop(uid, None) is None:
+            return False
+        self._snapshot = None
+        return True
+
+    def _read(self, kind: Kind, body: Json) -> Any:
+        """The typed object; None, with one line in the log, where it cannot be read."""
+        name = body["metadata"].get("name", "?")
+        key = f"{kind.plural}/{body['metadata'].get('namespace', '')}/{name}"
+        try:
+            value = kind.read(body)
+        except (ValidationError, ValueError, KeyError, TypeError) as error:
+            # One object that nobody can read must not end the view of all others.
+            if self._complaints.get(key) != str(error):
+                self._complaints[key] = str(error)
+                logger.error("%s %s is left out: %s", kind.plural, name, error)
+            return None
+        self._complaints.pop(key, None)
+        return value
+
+    async def resync(self, api: client.Client) -> bool:
+        """List every kind anew; True if anything has changed.
+
+        Raises KubeError where a list fails; a kind of ours that is not
+        installed raises :class:`asetwin.kube.errors.NotFound`.
+        """
+        answers = await asyncio.gather(*(api.get(kind.path) for kind in KINDS.values()))
+        changed = False
+        for kind, answer in zip(KINDS.values(), answers, strict=True):
+            changed = self._replace(kind, answer) or changed
+        self.is_synced = True
+        return changed
+
+    def _replace(self, kind: Kind, answer: Json) -> bool:
+        shelf, listed_at = self._shelves[kind.plural], _version(answer.get("metadata") or {})
+        items = answer.get("items") or ()
+        present = {item["metadata"]["uid"] for item in items}
+        changed = False
+        for item in items:
+            changed = self.apply(kind.plural, item) or changed
+        for uid, (version, _) in list(shelf.objects.items()):
+            if uid not in present and version <= listed_at:
+                changed = self._remove(kind.plural, uid, listed_at) or changed
+        # What went before this list was made cannot be told of by an event after it.
+        shelf.gone = {uid: version for uid, version in shelf.gone.items() if version > listed_at}
+        return changed
+
+    def version(self, plural: str, uid: str) -> int:
+        """The version that is known of an object, 0 for none."""
+        known = self._shelves[plural].objects.get(uid)
+        return known[0] if known else 0
+
+    def snapshot(self) -> Snapshot:
+        """Everything at this moment; the same object as long as nothing has changed."""
+        if self._snapshot is None:
+            self._snapshot = Snapshot(
+                devices=self._by_name("asedevices"),
+                ase_nodes=self._by_name("asenodes"),
+                workers=self._by_name("pinnedworkers"),
+                failures=self._by_name("hardwarefailures"),
+                nodes=self._by_name("nodes"),
+                pods=self._sorted("pods"),
+                workloads={
+                    one.uid: one
+                    for plural in ("daemonsets", "deployments", "replicasets", "statefulsets")
+                    for one in self._sorted(plural)
+                },
+                namespaces=self._by_name("namespaces"),
+                quotas=self._sorted("resourcequotas"),
+                limit_ranges=self._sorted("limitranges"),
+                leases=self._sorted("leases"),
+                services=self._sorted("services"),
+            )
+        return self._snapshot
+
+    def _by_name(self, plural: str) -> dict[str, Any]:
+        objects = (value for _, value in self._shelves[plural].objects.values())
+        return {one.name: one for one in sorted(objects, key=lambda one: str(one.name))}
+
+    def _sorted(self, plural: str) -> tuple[Any, ...]:
+        objects = (value for _, value in self._shelves[plural].objects.values())
+        return tuple(sorted(objects, key=lambda one: (one.namespace, one.name)))
+
+
+async def refresh(api: client.Client, cluster: Cluster, plural: str, path: str) -> bool:
+    """Read one object anew, after a conflict has shown that what we know of it is old."""
+    try:
+        body = await api.get(path)
+    except errors.NotFound:
+        return False
+    return cluster.apply(plural, body)
+
+
+def _version(meta: Mapping[str, Any]) -> int:
+    text = str(meta.get("resourceVersion") or "0")
+    return int(text) if text.isdecimal() else 0

@@ -1,0 +1,107 @@
+"""Undoing what is ours: a device that is deleted, and what one left behind (design 3)."""
+
+from collections.abc import Iterable
+
+from asetwin import constants
+from asetwin.model import failover, marks, master
+from asetwin.model.plan import (
+    DeleteLimit,
+    DeletePod,
+    DeleteSystemObject,
+    Draft,
+    Plan,
+    SetFinalizers,
+    Step,
+)
+from asetwin.model.snapshot import Snapshot
+from asetwin.resources.devices import AseDevice
+
+
+def gone_devices(snapshot: Snapshot) -> set[str]:
+    named = {one.device for one in (*snapshot.quotas, *snapshot.limit_ranges) if one.device}
+    named |= {mark.device for one in snapshot.nodes.values() if (mark := marks.read(one))}
+    named |= {
+        one.labels.get(constants.LABEL_DEVICE, "")
+        for one in snapshot.pods
+        if failover.is_master(one)
+    }
+    return {one for one in named if one and one not in snapshot.devices}
+
+
+def release_all(draft: Draft, snapshot: Snapshot, device: str) -> None:
+    """Undo everything in the cluster that is ours for one device."""
+    draft.stage(*releases(snapshot, device))
+    draft.stage(
+        *(
+            DeleteLimit(plural, one.namespace, one.name, one.uid)
+            for plural, limits in (
+                ("resourcequotas", snapshot.quotas),
+                ("limitranges", snapshot.limit_ranges),
+            )
+            for one in limits
+            if one.device == device
+        )
+    )
+    name = master.object_name(device)
+    draft.stage(
+        *(
+            DeletePod(pod.namespace, pod.name, pod.uid, why="its AseDevice is gone")
+            for pod in snapshot.pods
+            if failover.is_master(pod)
+            and pod.labels.get(constants.LABEL_DEVICE) == device
+            and pod.deleting is None
+        ),
+        *(
+            DeleteSystemObject("services", one.name)
+            for one in snapshot.services
+            if one.namespace == constants.SYSTEM_NAMESPACE and one.name == name
+        ),
+    )
+    is_master_gone = not any(
+        failover.is_master(pod) and pod.labels.get(constants.LABEL_DEVICE) == device
+        for pod in snapshot.pods
+    )
+    if is_master_gone:
+        # Not before its pod is gone: a master that finds no Lease makes itself a new one.
+        draft.stage(
+            *(
+                DeleteSystemObject("leases", one.name)
+                for one in snapshot.leases
+                if one.namespace == constants.SYSTEM_NAMESPACE and one.name == name
+            )
+        )
+
+
+def clean_up(device: AseDevice, snapshot: Snapshot) -> Plan:
+    """A device that is being deleted: undo what is ours, then let it go.
+
+    What the cluster no longer has needs no undoing, so this ends whatever else
+    is missing: its AseNodes, its workers, the Nodes themselves.
+    """
+    draft = Draft()
+    release_all(draft, snapshot, device.name)
+    held = device.metadata.finalizers
+    if not draft.stages and constants.FINALIZER in held and not _has_master_pod(device, snapshot):
+        left = tuple(one for one in held if one != constants.FINALIZER)
+        draft.stage(SetFinalizers(device.name, left, device.metadata.resource_version))
+    return draft.finish()
+
+
+def _has_master_pod(device: AseDevice, snapshot: Snapshot) -> bool:
+    return any(
+        failover.is_master(pod) and pod.labels.get(constants.LABEL_DEVICE) == device.name
+        for pod in snapshot.pods
+    )
+
+
+def releases(snapshot: Snapshot, device: str, *, except_for: Iterable[str] = ()) -> list[Step]:
+    """Take our marks off Nodes that are not this device's any more."""
+    steps: list[Step] = []
+    for node in snapshot.nodes.values():
+        mark = marks.read(node)
+        if mark is None or mark.device != device or node.name in except_for:
+            continue
+        step = marks.put_back(node, why="no longer pinned") or marks.advertise(node, device, None)
+        if step is not None:
+            steps.append(step)
+    return steps

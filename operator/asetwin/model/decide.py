@@ -1,0 +1,175 @@
+"""From a snapshot to a plan: the rules composed, per device and for what has none.
+
+The order of the stages is the order of safety: first what is known is
+written down (statuses are the operator's memory, and no later stage starts
+before that write has succeeded), then limits are lifted, then the Node goes
+out of service, then its pods go, and the master last.
+"""
+
+from dataclasses import replace
+
+from asetwin import constants
+from asetwin.model import (
+    cleanup,
+    failover,
+    failures,
+    marks,
+    master,
+    references,
+    reports,
+    reserve,
+    stories,
+)
+from asetwin.model.facts import Facts, gather
+from asetwin.model.plan import DeletePod, Draft, PatchGpus, PatchNode, Plan, SetFinalizers, Step
+from asetwin.model.snapshot import Snapshot
+from asetwin.resources.devices import AseDevice
+
+
+def decide(snapshot: Snapshot, name: str, now: float) -> Plan:
+    """What has to be done about one AseDevice now; ``now`` is in seconds since the epoch."""
+    # The API keeps milliseconds; deciding on finer ones would never match what is read back.
+    now = round(now * 1000) / 1000
+    device = snapshot.devices.get(name)
+    if device is None:
+        return Plan()
+    if device.is_deleting:
+        return cleanup.clean_up(device, snapshot)
+    found = references.resolve(snapshot)
+    facts = gather(device, snapshot, found, now)
+    moves = master.rule(device, facts.views, snapshot, has_quorum=facts.has_quorum, now=now)
+    if facts.record is not None:
+        facts = _followed(facts, moves)
+    lifted_for = _lifted_for(facts)
+    limits = reserve.rule(device, snapshot, facts.weighed, facts.workload, lifted_for=lifted_for)
+    draft = Draft()
+    draft.stage(_finalizer(device))
+    statuses = [
+        *reports.write(device, reports.device_status(facts, moves, limits)),
+        *reports.member_statuses(facts, found),
+    ]
+    draft.stage(*stories.tell(statuses), *(step for step, _ in statuses))
+    if not facts.is_paused:
+        _act(draft, facts, moves, limits)
+    for view in facts.views:
+        draft.wake(view.returns_at)
+        for end in view.failure.expires:
+            draft.wake(end)
+    return draft.finish()
+
+
+def _followed(facts: Facts, moves: master.Verdict) -> Facts:
+    """The facts with the open failover brought up to date."""
+    record = facts.record
+    assert record is not None
+    where = moves.status.node if moves.status else record.from_node
+    is_ready = moves.is_serving and where != record.from_node
+    updated = failover.follow(
+        record, facts.views, facts.pods, is_master_ready=is_ready, now=facts.now
+    )
+    if is_ready and updated.master_epoch is None and moves.status is not None:
+        updated = updated.model_copy(update={"master_epoch": moves.status.epoch})
+    return replace(facts, record=updated)
+
+
+def _lifted_for(facts: Facts) -> str:
+    """The failover for which the reserve is lifted; "" in regular operation.
+
+    Lifted from the detection of a loss until its node is back in service:
+    until then one node carries everything, which the reserve forbids.
+    """
+    return facts.record.id if facts.record is not None else ""
+
+
+def _act(draft: Draft, facts: Facts, moves: master.Verdict, limits: reserve.Verdict) -> None:
+    """The stages that change something else than our own statuses."""
+    draft.stage(*limits.limit_ranges)
+    draft.stage(*limits.quotas)
+    draft.stage(*_node_steps(facts))
+    evacuated = _evacuation(facts)
+    draft.stage(*evacuated)
+    # A master pod on the lost node may be in both lists; once is enough.
+    gone = {step.uid for step in evacuated}
+    draft.stage(
+        master.service(facts.device, facts.snapshot) if moves.status else None,
+        *(one for one in moves.steps if not (isinstance(one, DeletePod) and one.uid in gone)),
+    )
+
+
+def _evacuation(facts: Facts) -> tuple[DeletePod, ...]:
+    """The pods to delete from the lost node: only with proof, quorum and a survivor."""
+    record = facts.record
+    lost = next((one for one in facts.views if record and one.name == record.from_node), None)
+    if record is None or lost is None or not lost.is_fenced or not facts.has_quorum:
+        return ()
+    survives = any(one.in_service for one in facts.views)
+    return failover.evacuation(record, lost, facts.pods) if survives else ()
+
+
+def _node_steps(facts: Facts) -> list[Step]:
+    """Cordons, taints and GPUs of the device's Nodes, and of those it has no claim to any more."""
+    name, steps = facts.device.name, list[Step]()
+    pinned = set[str]()
+    for view in facts.views:
+        if view.node is None:
+            continue
+        pinned.add(view.node.name)
+        step: PatchNode | PatchGpus | None = None
+        if view.is_lost:
+            # Without proof or a survivor nothing may be evicted: the Node is only cordoned.
+            is_moving = facts.record is not None and facts.record.from_node == view.name
+            step = marks.put_out(
+                view.node,
+                name,
+                tainted=is_moving and view.is_fenced and facts.has_quorum,
+                why=f"{view.name}: {view.summary}",
+            )
+        elif view.returns_at is not None and view.returns_at <= facts.now:
+            step = marks.put_back(view.node, why=f"{view.name} is back")
+        # One write per Node and turn: both would carry the same resourceVersion.
+        step = step or marks.advertise(view.node, name, view.gpus)
+        if step is not None:
+            steps.append(step)
+    steps.extend(cleanup.releases(facts.snapshot, name, except_for=pinned))
+    return steps
+
+
+def decide_unbound(snapshot: Snapshot, now: float) -> Plan:
+    """What has to be done about objects that lead to no device, and what dead ones left behind.
+
+    The latter covers a device that went away while no operator was there to
+    hold it: somebody took the finalizer off by hand.
+    """
+    now = round(now * 1000) / 1000
+    found = references.resolve(snapshot)
+    draft, written = Draft(), reports.Written()
+    for ase_node in snapshot.ase_nodes.values():
+        if ase_node.spec.device not in snapshot.devices:
+            answer = found.ase_nodes[ase_node.name]
+            written += reports.write(ase_node, reports.refused_node(ase_node, answer, now))
+    for worker in snapshot.workers.values():
+        if not _leads_to_device(worker.spec.ase_node, snapshot):
+            answer = found.workers[worker.name]
+            written += reports.write(worker, reports.refused_worker(worker, answer, now))
+    for failure in snapshot.failures.values():
+        if not _leads_to_device(failure.spec.node, snapshot):
+            answer = found.failures[failure.name]
+            written += reports.write(failure, failures.rejected(failure, answer, now))
+    draft.stage(*stories.tell(written), *(step for step, _ in written))
+    for device in sorted(cleanup.gone_devices(snapshot)):
+        cleanup.release_all(draft, snapshot, device)
+    return draft.finish()
+
+
+def _leads_to_device(ase_node: str, snapshot: Snapshot) -> bool:
+    found = snapshot.ase_nodes.get(ase_node)
+    return found is not None and found.spec.device in snapshot.devices
+
+
+def _finalizer(device: AseDevice) -> SetFinalizers | None:
+    held = device.metadata.finalizers
+    if constants.FINALIZER in held:
+        return None
+    return SetFinalizers(
+        device.name, (*held, constants.FINALIZER), device.metadata.resource_version
+    )

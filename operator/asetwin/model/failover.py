@@ -1,0 +1,295 @@
+"""The loss of a node: what it displaces, and how far that has come back (design 4.4).
+
+A failover is a record in ``AseDevice.status.failover``. It is written before
+anything is done about the loss, because the pods that it remembers are gone
+afterwards; everything else is derived from the cluster in every turn.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from asetwin import constants
+from asetwin.model.nodes import View
+from asetwin.model.plan import DeletePod
+from asetwin.model.snapshot import Snapshot
+from asetwin.resources import times
+from asetwin.resources.core import Owner, Pod, Workload
+from asetwin.resources.devices import (
+    AseDevice,
+    DisplacedWorkload,
+    Failover,
+    FailoverPhase,
+    FailoverRecord,
+    NodeState,
+    PodProblem,
+)
+
+STARTING_SECONDS = 60.0
+"""A pod that is not Ready but younger than this is expected to become so."""
+SCALED = frozenset({"Deployment", "ReplicaSet", "StatefulSet"})
+"""Controllers that we watch: one of these that is not there any more was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pods:
+    """The pods of a snapshot, by Node and by the workload that they belong to."""
+
+    by_node: Mapping[str, tuple[Pod, ...]]
+    by_owner: Mapping[str, tuple[Pod, ...]]
+    owners: Mapping[str, Owner]
+    workloads: Mapping[str, Workload]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> "Pods":
+        """Group the pods of a snapshot."""
+        by_node: dict[str, list[Pod]] = defaultdict(list)
+        by_owner: dict[str, list[Pod]] = defaultdict(list)
+        owners: dict[str, Owner] = {}
+        for pod in snapshot.pods:
+            if pod.node:
+                by_node[pod.node].append(pod)
+            owner = top_owner(pod, snapshot.workloads)
+            if owner is not None:
+                by_owner[owner.uid].append(pod)
+                owners[owner.uid] = owner
+        return cls(
+            {name: tuple(pods) for name, pods in by_node.items()},
+            {uid: tuple(pods) for uid, pods in by_owner.items()},
+            owners,
+            snapshot.workloads,
+        )
+
+
+def top_owner(pod: Pod, workloads: Mapping[str, Workload]) -> Owner | None:
+    """The controller that a person knows: a Deployment rather than its ReplicaSet."""
+    owner = pod.owner
+    while owner is not None and owner.uid in workloads:
+        above = workloads[owner.uid].owner
+        if above is None:
+            break
+        owner = above
+    return owner
+
+
+def is_master(pod: Pod) -> bool:
+    """Whether it is a master stand-in; those move by their own rule (design 4.7)."""
+    return (
+        pod.namespace == constants.SYSTEM_NAMESPACE
+        and pod.labels.get(constants.LABEL_ROLE) == constants.ROLE_MASTER
+    )
+
+
+def movable(pods: Iterable[Pod], workloads: Mapping[str, Workload]) -> list[Pod]:
+    """The pods that a crash removes: not mirror pods, not those of a living DaemonSet.
+
+    Source: the classes of kubectl's drain filters. Pods that have ended by
+    themselves stay as they are; they take no room.
+    """
+    return [
+        pod
+        for pod in pods
+        if not pod.is_mirror
+        and not pod.is_over
+        and not (pod.owner and pod.owner.kind == "DaemonSet" and pod.owner.uid in workloads)
+    ]
+
+
+def start(lost: View, survivor: View, pods: Pods, now: float) -> Failover:
+    """The record of a loss that has just been detected."""
+    assert lost.node is not None
+    gone = [
+        pod
+        for pod in movable(pods.by_node.get(lost.node.name, ()), pods.workloads)
+        if not is_master(pod)
+    ]
+    displaced = Counter[str]()
+    bare: list[str] = []
+    for pod in gone:
+        owner = top_owner(pod, pods.workloads)
+        if owner is None:
+            bare.append(pod.key)
+        elif pod.deleting is None:
+            displaced[owner.uid] += 1
+    workloads = [_displaced(uid, count, pods, now) for uid, count in displaced.items()]
+    workloads.sort(key=lambda one: (one.namespace, one.kind, one.name))
+    stamp = times.render(now).replace("-", "").replace(":", "").replace(".", "").lower()
+    return Failover(
+        id=f"{lost.name}-{stamp}",
+        trigger=lost.verdict.summary or lost.summary,
+        from_node=lost.name,
+        to_node=survivor.name,
+        detected_at=now,
+        displaced=sum(displaced.values()),
+        lost=len(bare),
+        lost_pods=tuple(sorted(bare)[: constants.STATUS_LIST_LIMIT]),
+        workloads=tuple(workloads),
+    )
+
+
+def _displaced(uid: str, count: int, pods: Pods, now: float) -> DisplacedWorkload:
+    owner, own = pods.owners[uid], pods.by_owner[uid]
+    want = sum(
+        1
+        for pod in own
+        if pod.is_serving
+        or (pod.deleting is None and not pod.is_over and now - pod.created < STARTING_SECONDS)
+    )
+    return DisplacedWorkload(
+        namespace=own[0].namespace,
+        kind=owner.kind,
+        name=owner.name,
+        uid=uid,
+        displaced=count,
+        want=want,
+    )
+
+
+def evacuation(record: Failover, lost: View, pods: Pods) -> tuple[DeletePod, ...]:
+    """The pods that are still bound to a lost and fenced Node, to be force-deleted."""
+    assert lost.node is not None
+    return tuple(
+        DeletePod(pod.namespace, pod.name, pod.uid, force=True, why=f"{record.from_node} is lost")
+        for pod in movable(pods.by_node.get(lost.node.name, ()), pods.workloads)
+    )
+
+
+def follow(
+    record: Failover, views: Sequence[View], pods: Pods, *, is_master_ready: bool, now: float
+) -> Failover:
+    """Bring an open record up to date with what the cluster shows."""
+    lost = next((one for one in views if one.name == record.from_node), None)
+    serving = {one.node.name for one in views if one.node is not None and one.in_service}
+    is_fenced = lost is not None and lost.is_fenced
+    fenced_at = record.fenced_at or (now if is_fenced else None)
+    remaining = evacuation(record, lost, pods) if lost is not None and lost.node else ()
+    is_evacuated = fenced_at is not None and lost is not None and lost.is_out and not remaining
+    workloads = tuple(_followed(one, record, serving, pods) for one in record.workloads)
+    missing = sum(max(0, min(one.want - one.ready, one.displaced)) for one in workloads)
+    problems = _problems(workloads, pods)
+    changes: dict[str, object] = {
+        "fenced_at": fenced_at,
+        "evacuated_at": record.evacuated_at or (now if is_evacuated else None),
+        "master_ready_at": record.master_ready_at or (now if is_master_ready else None),
+        "workloads": workloads,
+        "recovered": record.displaced - missing,
+        "unplaceable_count": len(problems),
+        "unplaceable": tuple(problems[: constants.STATUS_LIST_LIMIT]),
+    }
+    is_moving = changes["evacuated_at"] is None
+    all_ready = not is_moving and missing == 0
+    changes["pods_ready_at"] = record.pods_ready_at or (now if all_ready else None)
+    if fenced_at is None:
+        phase = FailoverPhase.FENCING
+    elif is_moving or changes["master_ready_at"] is None:
+        phase = FailoverPhase.MOVING
+    elif record.pods_ready_at is not None or all_ready:
+        # Once recovered it stays so: what happens to those pods later is not this failover's.
+        phase = FailoverPhase.RECOVERED
+        changes["recovered_at"] = record.recovered_at or now
+    elif missing <= len(problems):
+        phase = FailoverPhase.RECOVERED_IN_PART
+    else:
+        phase = FailoverPhase.MOVING
+    return record.model_copy(update={**changes, "phase": phase})
+
+
+def _followed(
+    one: DisplacedWorkload, record: Failover, serving: set[str], pods: Pods
+) -> DisplacedWorkload:
+    want = one.want
+    if one.kind in SCALED:
+        known = pods.workloads.get(one.uid)
+        # A workload that was deleted or scaled down meanwhile is not missed.
+        want = min(want, known.replicas) if known is not None else 0
+    ready = sum(
+        1
+        for pod in pods.by_owner.get(one.uid, ())
+        if (pod.is_serving and pod.node in serving)
+        or (pod.phase == "Succeeded" and pod.created >= record.detected_at)
+    )
+    return one.model_copy(update={"want": want, "ready": ready})
+
+
+def _problems(workloads: Iterable[DisplacedWorkload], pods: Pods) -> list[PodProblem]:
+    """The pods of displaced workloads for which the scheduler finds no place."""
+    return [
+        PodProblem(
+            pod=pod.key,
+            reason=scheduler_reason(pod.unschedulable),
+            message=pod.unschedulable[:300],
+        )
+        for one in workloads
+        if one.ready < one.want
+        for pod in pods.by_owner.get(one.uid, ())
+        if pod.unschedulable and pod.deleting is None
+    ]
+
+
+_SCHEDULER_WORDS = (
+    ("Insufficient nvidia.com/gpu", "GPU"),
+    ("Insufficient cpu", "Capacity"),
+    ("Insufficient memory", "Capacity"),
+    ("Insufficient ephemeral-storage", "Capacity"),
+    ("Too many pods", "PodSlots"),
+    ("volume node affinity conflict", "NodeLocalVolume"),
+    ("didn't match pod topology spread constraints", "TopologySpread"),
+    ("didn't match pod anti-affinity rules", "PodAntiAffinity"),
+    ("didn't match pod affinity rules", "PodAffinity"),
+    ("didn't match Pod's node affinity/selector", "NodeAffinity"),
+    ("didn't have free ports", "HostPort"),
+    ("had untolerated taint", "Taint"),
+    ("Insufficient", "Capacity"),
+)
+
+
+def scheduler_reason(message: str) -> str:
+    """Our reason word for kube-scheduler's message; the most telling one it names.
+
+    With one node lost its taint stands in every message, so Taint is only the
+    answer where there is no other.
+    """
+    return next((word for text, word in _SCHEDULER_WORDS if text in message), "Capacity")
+
+
+def close(record: Failover, now: float) -> FailoverRecord:
+    """The record as history keeps it, when its node is back in service."""
+    phase = record.phase
+    if record.evacuated_at is None:
+        phase = FailoverPhase.REPAIRED
+    return FailoverRecord(
+        id=record.id,
+        trigger=record.trigger,
+        from_node=record.from_node,
+        to_node=record.to_node,
+        phase=phase,
+        detected_at=record.detected_at,
+        fenced_at=record.fenced_at,
+        master_ready_at=record.master_ready_at,
+        pods_ready_at=record.pods_ready_at,
+        recovered_at=record.recovered_at,
+        ended_at=now,
+        displaced=record.displaced,
+        recovered=record.recovered,
+        lost=record.lost,
+    )
+
+
+def to_start(views: Sequence[View]) -> tuple[View, View] | None:
+    """A lost node and the one in service that takes over; None where there is no such pair."""
+    survivor = next((one for one in views if one.in_service), None)
+    lost = next((one for one in views if one.is_lost and one.node is not None), None)
+    return (lost, survivor) if lost is not None and survivor is not None else None
+
+
+def is_over(record: Failover, views: Sequence[View]) -> bool:
+    """Whether the node of an open record is back in service, or no longer part of the device."""
+    view = next((one for one in views if one.name == record.from_node), None)
+    if view is None or view.node is None:
+        return True
+    return not view.is_lost and not view.is_out and view.state is not NodeState.RETURNING
+
+
+def remember(device: AseDevice, record: FailoverRecord) -> tuple[FailoverRecord, ...]:
+    """The history with one more record in front; the oldest fall out."""
+    return (record, *device.status.history)[: constants.HISTORY_LIMIT]

@@ -1,0 +1,185 @@
+"""Where the master stand-in runs, and under which epoch (design 4.7).
+
+The epoch in ``AseDevice.status.master`` is the authority; it is advanced by a
+compare-and-set on the AseDevice before a pod of that epoch exists. A new pod
+starts only when no pod of an older epoch is left. A fails: the master moves to
+B. B fails: it stays. It does not go back by itself, because every move is an
+outage of the control plane.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from asetwin import constants
+from asetwin.model import failover
+from asetwin.model.nodes import View
+from asetwin.model.plan import CreateMaster, CreateMasterService, DeletePod, Step
+from asetwin.model.snapshot import Snapshot
+from asetwin.resources.core import Lease, Pod
+from asetwin.resources.devices import AseDevice, MasterPhase, MasterStatus
+
+
+def pod_name(device: str, epoch: int) -> str:
+    """``<device>-master-<epoch>``."""
+    return f"{device}-master-{epoch}"
+
+
+def object_name(device: str) -> str:
+    """The name of the master's Service and Lease."""
+    return f"{device}-master"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The master's next status and the steps towards it."""
+
+    status: MasterStatus | None
+    steps: tuple[Step, ...]
+    message: str
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it answers under its epoch."""
+        return self.status is not None and self.status.phase is MasterPhase.SERVING
+
+
+def rule(
+    device: AseDevice, views: Sequence[View], snapshot: Snapshot, *, has_quorum: bool, now: float
+) -> Verdict:
+    """Decide on the master; without quorum it stays where it is."""
+    before = device.status.master
+    pods = [
+        pod
+        for pod in snapshot.pods
+        if failover.is_master(pod) and pod.labels.get(constants.LABEL_DEVICE) == device.name
+    ]
+    lease = _lease(device, snapshot)
+    if before is None:
+        first = _first(device, views)
+        if first is None or not has_quorum:
+            return Verdict(None, _remove(pods, views), "waiting for a node in service")
+        epoch = 1 + max([lease.epoch if lease else 0, *(_epoch(pod) for pod in pods)])
+        return Verdict(
+            MasterStatus(node=first.name, epoch=epoch, since=now),
+            (),
+            f"starts on {first.name} with epoch {epoch}",
+        )
+    current = next((pod for pod in pods if pod.name == pod_name(device.name, before.epoch)), None)
+    target = _target(before, current, views) if has_quorum else None
+    if target is not None:
+        return Verdict(
+            MasterStatus(node=target.name, epoch=before.epoch + 1, since=now),
+            _remove(pods, views),
+            f"moves to {target.name} with epoch {before.epoch + 1}",
+        )
+    return _settle(device, before, current, pods, lease, views, now)
+
+
+def _settle(
+    device: AseDevice,
+    before: MasterStatus,
+    current: Pod | None,
+    pods: Sequence[Pod],
+    lease: Lease | None,
+    views: Sequence[View],
+    now: float,
+) -> Verdict:
+    """The master stays at its node and epoch: see to its pod, and say how far it is."""
+    home = next((one for one in views if one.name == before.node), None)
+    others = [pod for pod in pods if pod is not current]
+    stale = _remove(others, views)
+    if home is None or home.node is None or home.is_lost:
+        # A device that is Offline has no master either: the VM died with its node.
+        gone = _remove(pods, views) if home is not None and home.is_fenced else ()
+        status = _phase(before, MasterPhase.WAITING, now)
+        return Verdict(status, gone, f"waits for {before.node}")
+    if current is None:
+        create = CreateMaster(
+            device=device.name,
+            device_uid=device.metadata.uid,
+            epoch=before.epoch,
+            ase_node=home.name,
+            node=home.node.name,
+            boot_seconds=device.spec.timing.seconds("master_boot"),
+        )
+        # NB: only when every older pod is gone; two masters must never be able to serve.
+        steps = stale if others else (create,)
+        return Verdict(_phase(before, MasterPhase.WAITING, now), steps, "waits for its pod")
+    holder = (lease.holder, lease.epoch) if lease is not None else None
+    is_serving = current.is_serving and holder == (current.name, before.epoch)
+    phase = MasterPhase.SERVING if is_serving else MasterPhase.BOOTING
+    status = _phase(before, phase, now, pod=current.name)
+    verb = "serves" if is_serving else "boots"
+    return Verdict(status, stale, f"{verb} on {before.node} under epoch {before.epoch}")
+
+
+def service(device: AseDevice, snapshot: Snapshot) -> CreateMasterService | None:
+    """The Service in front of the master, if it is missing."""
+    name = object_name(device.name)
+    if any(
+        one.namespace == constants.SYSTEM_NAMESPACE and one.name == name
+        for one in snapshot.services
+    ):
+        return None
+    return CreateMasterService(device.name, device.metadata.uid)
+
+
+def _first(device: AseDevice, views: Sequence[View]) -> View | None:
+    up = [one for one in views if one.in_service]
+    preferred = [one for one in up if one.name == device.spec.master.preferred_node]
+    return next(iter([*preferred, *up]), None)
+
+
+def _target(before: MasterStatus, current: Pod | None, views: Sequence[View]) -> View | None:
+    """Where it has to move; None where it stays. A new pod always means a new epoch."""
+    home = next((one for one in views if one.name == before.node), None)
+    up = [one for one in views if one.in_service]
+    if home is None:
+        # Its AseNode was deleted: the pod ends the ordinary way, then the next one starts.
+        return next(iter(up), None)
+    if home.is_lost:
+        others = [one for one in up if one.name != before.node]
+        return next(iter(others), None) if home.is_fenced else None
+    has_ended = current is None and before.phase is not MasterPhase.WAITING
+    is_broken = current is not None and current.is_over
+    if has_ended or is_broken:
+        return home if home.in_service else next(iter(up), None)
+    return None
+
+
+def _remove(pods: Sequence[Pod], views: Sequence[View]) -> tuple[DeletePod, ...]:
+    """Delete these master pods: by force where the Node is proven to be off."""
+    off = {one.node.name for one in views if one.node is not None and one.is_fenced}
+    return tuple(
+        DeletePod(pod.namespace, pod.name, pod.uid, force=pod.node in off, why="older epoch")
+        for pod in pods
+        if pod.deleting is None or pod.node in off
+    )
+
+
+def _phase(
+    before: MasterStatus, phase: MasterPhase, now: float, pod: str | None = None
+) -> MasterStatus:
+    if before.phase is phase and before.pod == (pod or before.pod):
+        return before
+    since = before.since if before.phase is phase else now
+    return before.model_copy(
+        update={"phase": phase, "since": since, "pod": before.pod if pod is None else pod}
+    )
+
+
+def _lease(device: AseDevice, snapshot: Snapshot) -> Lease | None:
+    name = object_name(device.name)
+    return next(
+        (
+            one
+            for one in snapshot.leases
+            if one.namespace == constants.SYSTEM_NAMESPACE and one.name == name
+        ),
+        None,
+    )
+
+
+def _epoch(pod: Pod) -> int:
+    text = pod.labels.get(constants.LABEL_EPOCH, "")
+    return int(text) if text.isdecimal() else 0

@@ -1,0 +1,193 @@
+"""What the rules ask for: a closed set of steps, in stages.
+
+Steps of one stage do not depend on each other and may run at once; a stage
+starts when all of the one before it have succeeded, and the first failure
+ends the turn. Every step is idempotent and conditional on what it was decided
+from (uid, resourceVersion), so a plan that is carried out halfway, twice or
+late does no harm: the next turn derives what is left.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from asetwin.resources.core import Taint
+
+
+@dataclass(frozen=True, slots=True)
+class WriteStatus:
+    """Merge-patch the status of one of our own objects; None removes a field.
+
+    ``resource_version`` makes it a compare-and-set: the AseDevice's status is
+    the operator's memory, and two operators must not both advance it.
+    """
+
+    plural: str
+    name: str
+    patch: Mapping[str, Any]
+    resource_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetFinalizers:
+    """Replace the finalizers of an AseDevice."""
+
+    name: str
+    finalizers: tuple[str, ...]
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class PatchNode:
+    """Set a Node's cordon and taints together with the mark that says what of it is ours."""
+
+    name: str
+    resource_version: str
+    unschedulable: bool
+    taints: tuple[Taint, ...]
+    owned: str | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PatchGpus:
+    """Advertise this many GPUs on a Node (None: stop advertising any), with the mark."""
+
+    name: str
+    resource_version: str
+    gpus: int | None
+    owned: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePod:
+    """Delete one pod; ``force`` is for pods whose Node is proven to be off."""
+
+    namespace: str
+    name: str
+    uid: str
+    force: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateMaster:
+    """Start the master stand-in of one epoch on one Node."""
+
+    device: str
+    device_uid: str
+    epoch: int
+    ase_node: str
+    node: str
+    boot_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreateMasterService:
+    """The Service in front of a device's master."""
+
+    device: str
+    device_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteQuota:
+    """Create our ResourceQuota, or set it to these hard limits (none: lifted)."""
+
+    namespace: str
+    device: str
+    hard: Mapping[str, str]
+    stale_keys: tuple[str, ...] = ()
+    """Limits that it has now and that go."""
+    lifted_for: str = ""
+    resource_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreateLimitRange:
+    """Create our LimitRange, so that pods without requests pass a quota on requests."""
+
+    namespace: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteLimit:
+    """Delete a ResourceQuota or LimitRange of ours."""
+
+    plural: str
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSystemObject:
+    """Delete a Service or Lease of ours in asetwin-system."""
+
+    plural: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """A Kubernetes Event; posting one with the same ``key`` again changes nothing."""
+
+    regarding: Mapping[str, str]
+    reason: str
+    message: str
+    key: str
+    is_warning: bool = False
+
+
+Step = (
+    WriteStatus
+    | SetFinalizers
+    | PatchNode
+    | PatchGpus
+    | DeletePod
+    | CreateMaster
+    | CreateMasterService
+    | WriteQuota
+    | CreateLimitRange
+    | DeleteLimit
+    | DeleteSystemObject
+    | Announce
+)
+Stage = tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The stages in order, and the moment to be asked again if nothing happens before."""
+
+    stages: tuple[Stage, ...] = ()
+    wake_at: float | None = None
+
+    @property
+    def steps(self) -> Stage:
+        """All steps in order."""
+        return tuple(step for stage in self.stages for step in stage)
+
+
+@dataclass(slots=True)
+class Draft:
+    """A plan in the making: rules add to it, :func:`finish` orders it."""
+
+    stages: list[list[Step]] = field(default_factory=list)
+    wakes: list[float] = field(default_factory=list)
+
+    def stage(self, *steps: Step | None) -> None:
+        """Add a stage; empty ones are dropped."""
+        real = [step for step in steps if step is not None]
+        if real:
+            self.stages.append(real)
+
+    def wake(self, at: float | None) -> None:
+        """Ask to be asked again at ``at``; the soonest wins."""
+        if at is not None:
+            self.wakes.append(at)
+
+    def finish(self) -> Plan:
+        """The plan."""
+        return Plan(tuple(tuple(one) for one in self.stages), min(self.wakes, default=None))

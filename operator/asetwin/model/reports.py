@@ -1,0 +1,283 @@
+"""The statuses of a device and of everything that points to it.
+
+``state`` and ``summary`` are for people and are derived here from the same
+facts as the conditions, in one place, at the end of a turn.
+"""
+
+from collections.abc import Sequence
+
+from asetwin import constants
+from asetwin.model import failover, failures, master, nodes, quorum, reserve
+from asetwin.model.conditions import Conditions, merge_patch
+from asetwin.model.facts import Facts
+from asetwin.model.nodes import View
+from asetwin.model.plan import WriteStatus
+from asetwin.model.references import Answer, References
+from asetwin.resources import quantities
+from asetwin.resources.conditions import Reason
+from asetwin.resources.devices import (
+    AseDevice,
+    AseDeviceStatus,
+    AseNode,
+    AseNodeStatus,
+    DeviceState,
+    Failover,
+    FailoverPhase,
+    HardwareFailure,
+    HardwareFailureStatus,
+    NodeState,
+    PinnedWorker,
+    PinnedWorkerStatus,
+    PowerState,
+    ReserveRow,
+    Resource,
+    Wire,
+)
+
+PLURALS: dict[type[Resource], str] = {
+    AseDevice: "asedevices",
+    AseNode: "asenodes",
+    PinnedWorker: "pinnedworkers",
+    HardwareFailure: "hardwarefailures",
+}
+
+
+Written = list[tuple[WriteStatus, tuple[Resource, Wire]]]
+"""Status writes, each with the object as it was and the status that it gets."""
+
+
+def write(resource: Resource, status: Wire) -> Written:
+    """The write that brings a status about; empty where it is so already."""
+    before: Wire = resource.status  # type: ignore[attr-defined]
+    patch = merge_patch(before.wire(), status.wire())
+    if not patch:
+        return []
+    # NB: compare-and-set for the AseDevice alone, which two operators must not both advance;
+    # a PinnedWorker's status has another writer, and its fields are disjoint from ours.
+    is_memory = isinstance(resource, AseDevice)
+    version = resource.metadata.resource_version if is_memory else None
+    step = WriteStatus(PLURALS[type(resource)], resource.name, patch, version)
+    return [(step, (resource, status))]
+
+
+def device_status(facts: Facts, moves: master.Verdict, limits: reserve.Verdict) -> AseDeviceStatus:
+    device, record = facts.device, facts.record
+    conditions = Conditions(device.status.conditions, device.metadata.generation, facts.now)
+    problems = _health(facts)
+    state = _state(facts, problems)
+    _set_available(conditions, facts)
+    reason = Reason.HARDWARE_FAILED if problems else Reason.ALL_HEALTHY
+    conditions.set("Healthy", not problems, reason, "; ".join(problems) or "all is well")
+    _set_reserve(conditions, facts, limits)
+    master_reason = {
+        "Serving": Reason.MASTER_SERVING,
+        "Booting": Reason.MASTER_BOOTING,
+    }.get(moves.status.phase.value if moves.status else "", Reason.MASTER_WAITING)
+    conditions.set("MasterReady", moves.is_serving, master_reason, f"the master {moves.message}")
+    _set_failover(conditions, record)
+    conditions.set(
+        "Paused",
+        facts.is_paused,
+        Reason.PAUSED if facts.is_paused else Reason.ACTIVE,
+        ", ".join(device.spec.paused) or "the operator acts on this device",
+    )
+    history = device.status.history
+    if facts.closed is not None:
+        history = failover.remember(device, facts.closed)
+    return AseDeviceStatus(
+        observed_generation=device.metadata.generation,
+        state=state,
+        summary="; ".join(problems) or "all is well",
+        votes=facts.votes,
+        master=device.status.master if facts.is_paused else moves.status,
+        reserve=reserve.status(device, facts.weighed),
+        failover=record,
+        history=history,
+        conditions=conditions.result(),
+    )
+
+
+def _health(facts: Facts) -> list[str]:
+    """What needs a person's attention, worst first; empty where nothing does."""
+    device, problems = facts.device, list[str]()
+    if not facts.views:
+        return ["no AseNode names this device"]
+    names = [one.name for one in facts.views]
+    if not quorum.is_reached(facts.votes):
+        problems.append("no quorum: " + quorum.explain(facts.votes, names, device.spec.witness))
+    if facts.lost_disks:
+        problems.append("data disks failed on both nodes: storage is offline")
+    for view in facts.views:
+        is_fine = view.in_service and not view.verdict.failed
+        if not is_fine:
+            problems.append(f"{view.name} {view.state.value}: {view.summary}")
+    if device.spec.witness.type != "None" and not device.spec.witness.online:
+        problems.append("the witness is offline")
+    return problems
+
+
+def _state(facts: Facts, problems: Sequence[str]) -> DeviceState:
+    if facts.is_paused:
+        return DeviceState.MAINTENANCE
+    if not facts.views:
+        return DeviceState.READY_TO_SETUP
+    if not facts.has_quorum or all(one.is_lost for one in facts.views):
+        return DeviceState.OFFLINE
+    return DeviceState.NEEDS_ATTENTION if problems else DeviceState.ONLINE
+
+
+def _set_available(conditions: Conditions, facts: Facts) -> None:
+    names = [one.name for one in facts.views]
+    votes = quorum.explain(facts.votes, names, facts.device.spec.witness)
+    if not facts.views:
+        conditions.set("Available", False, Reason.NO_NODES, "no AseNode names this device")
+    elif not quorum.is_reached(facts.votes):
+        conditions.set("Available", False, Reason.QUORUM_LOST, votes)
+    elif facts.lost_disks:
+        conditions.set(
+            "Available", False, Reason.DATA_DISKS_LOST, "data disks failed on both nodes"
+        )
+    elif len(facts.views) == 1:
+        conditions.set(
+            "Available", True, Reason.SINGLE_NODE, "one node: there is nowhere to fail over to"
+        )
+    else:
+        conditions.set("Available", True, Reason.QUORUM, votes)
+
+
+def _set_reserve(conditions: Conditions, facts: Facts, limits: reserve.Verdict) -> None:
+    excess = facts.weighed.excess
+    if limits.foreign:
+        text = (
+            f"a ResourceQuota {constants.QUOTA_NAME} that is not ours is in "
+            f"{', '.join(limits.foreign[:5])}; rename it and the reserve is kept there too"
+        )
+        conditions.set("ReserveKept", False, Reason.FOREIGN_QUOTA, text)
+    elif limits.others:
+        text = f"another device limits {', '.join(limits.others[:5])}; use namespaceSelector"
+        conditions.set("ReserveKept", False, Reason.NAMESPACE_SHARED, text)
+    elif facts.record is not None:
+        text = f"lifted for failover {facts.record.id}"
+        conditions.set("ReserveKept", None, Reason.LIFTED, text)
+    elif excess:
+        text = reserve.excess_message(facts.weighed)
+        conditions.set("ReserveKept", False, Reason.OVER_RESERVE, text)
+    else:
+        percent = facts.device.spec.reserve.percent
+        text = f"requests are within {percent} % of the device"
+        conditions.set("ReserveKept", True, Reason.WITHIN_RESERVE, text)
+
+
+def _set_failover(conditions: Conditions, record: Failover | None) -> None:
+    if record is None:
+        conditions.set("FailedOver", False, Reason.NO_FAILOVER, "both nodes carry their own")
+        return
+    reason = {
+        FailoverPhase.RECOVERED: Reason.RECOVERED,
+        FailoverPhase.RECOVERED_IN_PART: Reason.RECOVERED_IN_PART,
+    }.get(record.phase, Reason.FAILING_OVER)
+    text = (
+        f"{record.from_node} to {record.to_node}: "
+        f"{record.recovered} of {record.displaced} displaced pods are Ready"
+    )
+    if record.unplaceable_count:
+        first = record.unplaceable[0]
+        text += f"; {record.unplaceable_count} have no place, as {first.pod} ({first.reason})"
+    if record.lost:
+        text += f"; {record.lost} without a controller are lost, as {record.lost_pods[0]}"
+    conditions.set("FailedOver", True, reason, text)
+
+
+def member_statuses(facts: Facts, found: References) -> Written:
+    """The statuses of all that points to this device, accepted or not."""
+    snapshot, now = facts.snapshot, facts.now
+    written: Written = []
+    accepted = {view.name for view in facts.views}
+    for view in facts.views:
+        written += write(view.member.ase_node, _ase_node_status(view, facts))
+        worker_status = nodes.worker_status(view, now)
+        if view.member.worker is not None and worker_status is not None:
+            written += write(view.member.worker, worker_status)
+        for one in view.member.failures:
+            written += write(one, _failure_status(one, view, facts))
+    own = {one.name for one in snapshot.ase_nodes.values() if one.spec.device == facts.device.name}
+    for name in sorted(own - accepted):
+        ase_node = snapshot.ase_nodes[name]
+        written += write(ase_node, refused_node(ase_node, found.ase_nodes[name], now))
+    for worker in snapshot.workers.values():
+        if worker.spec.ase_node in own and not found.workers[worker.name].is_accepted:
+            written += write(worker, refused_worker(worker, found.workers[worker.name], now))
+    for failure in snapshot.failures.values():
+        answer = found.failures[failure.name]
+        if failure.spec.node in own and not answer.is_accepted:
+            written += write(failure, failures.rejected(failure, answer, now))
+    return written
+
+
+def _ase_node_status(view: View, facts: Facts) -> AseNodeStatus:
+    worker = view.member.worker
+    return AseNodeStatus(
+        observed_generation=view.member.ase_node.metadata.generation,
+        state=view.state,
+        summary=view.summary,
+        worker=worker.name if worker else None,
+        node_name=worker.spec.node_name if worker else None,
+        failed_components=view.verdict.failed,
+        resources=_node_rows(view, facts),
+        conditions=view.conditions,
+    )
+
+
+def _node_rows(view: View, facts: Facts) -> tuple[ReserveRow, ...]:
+    """What the pods on one node request against its share of the reserve."""
+    if view.node is None:
+        return ()
+    pods = [
+        one for one in facts.pods.by_node.get(view.node.name, ()) if reserve.counts(one, facts.now)
+    ]
+    rows = []
+    for name in reserve.RESOURCES:
+        capacity = view.node.allocatable.get(name, 0)
+        used = len(pods) if name == "pods" else sum(pod.requests.get(name, 0) for pod in pods)
+        if capacity:
+            budget = capacity * facts.device.spec.reserve.percent // 100
+            amounts = (quantities.render(name, amount) for amount in (used, budget, capacity))
+            rows.append(
+                ReserveRow(
+                    **dict(zip(("used", "budget", "capacity"), amounts, strict=True)), resource=name
+                )
+            )
+    return tuple(rows)
+
+
+def _failure_status(one: HardwareFailure, view: View, facts: Facts) -> HardwareFailureStatus:
+    worker = view.member.worker
+    power = worker.status.power if worker else None
+    wants_power_off = nodes.desired_power(view) is not PowerState.ON
+    proof: str | None = "recorded on the AseNode"
+    if wants_power_off:
+        is_off = power is not None and power.observed is PowerState.OFF
+        proof = f"{worker.name} is off (simulated power)" if worker and is_off else None
+    effect = view.verdict.summary or ("reboots" if view.failure.is_rebooting else "repaired")
+    return failures.report(one, facts.device.spec.timing, effect=effect, proof=proof, now=facts.now)
+
+
+def refused_node(one: AseNode, answer: Answer, now: float) -> AseNodeStatus:
+    conditions = Conditions(one.status.conditions, one.metadata.generation, now)
+    conditions.set("Accepted", False, answer.reason, answer.message)
+    return AseNodeStatus(
+        observed_generation=one.metadata.generation,
+        state=NodeState.UNKNOWN,
+        summary=answer.message,
+        conditions=conditions.result(),
+    )
+
+
+def refused_worker(one: PinnedWorker, answer: Answer, now: float) -> PinnedWorkerStatus:
+    conditions = Conditions(one.status.conditions, one.metadata.generation, now)
+    conditions.set("Accepted", False, answer.reason, answer.message)
+    return PinnedWorkerStatus(
+        observed_generation=one.metadata.generation,
+        summary=answer.message,
+        conditions=conditions.result(),
+    )

@@ -1,0 +1,26 @@
+"""What the rules see: the cluster at one moment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from asetwin.resources import core
+from asetwin.resources.devices import AseDevice, AseNode, HardwareFailure, PinnedWorker
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole cluster as last observed; every sequence is sorted by name."""
+
+    devices: Mapping[str, AseDevice] = field(default_factory=dict)
+    ase_nodes: Mapping[str, AseNode] = field(default_factory=dict)
+    workers: Mapping[str, PinnedWorker] = field(default_factory=dict)
+    failures: Mapping[str, HardwareFailure] = field(default_factory=dict)
+    nodes: Mapping[str, core.Node] = field(default_factory=dict)
+    pods: tuple[core.Pod, ...] = ()
+    workloads: Mapping[str, core.Workload] = field(default_factory=dict)
+    """By uid."""
+    namespaces: Mapping[str, core.Namespace] = field(default_factory=dict)
+    quotas: tuple[core.Limit, ...] = ()
+    limit_ranges: tuple[core.Limit, ...] = ()
+    leases: tuple[core.Lease, ...] = ()
+    services: tuple[core.Service, ...] = ()

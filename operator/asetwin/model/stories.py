@@ -1,0 +1,184 @@
+"""Kubernetes Events that tell the story in plain words, one per transition.
+
+They are derived from the difference between the status that an object has
+and the one it is about to get. The key is made of the object's version, so a
+turn that is repeated after a crash posts the same Event again, which the API
+server refuses as already there.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from asetwin.model.plan import Announce, WriteStatus
+from asetwin.resources import conditions
+from asetwin.resources.conditions import Reason
+from asetwin.resources.devices import (
+    AseDevice,
+    AseDeviceStatus,
+    AseNode,
+    AseNodeStatus,
+    DeviceState,
+    Failover,
+    FailoverPhase,
+    FailurePhase,
+    HardwareFailure,
+    HardwareFailureStatus,
+    MasterPhase,
+    NodeState,
+    PinnedWorker,
+    PinnedWorkerStatus,
+    Resource,
+    Wire,
+)
+
+Line = tuple[str, str, bool]
+"""Reason, message, whether it is a warning."""
+
+
+def tell(written: Iterable[tuple[WriteStatus, tuple[Resource, Wire]]]) -> list[Announce]:
+    """The Events for a turn's status writes, in the order of the writes."""
+    told = []
+    for _, (resource, status) in written:
+        for reason, message, is_warning in _lines(resource, status):
+            told.append(
+                Announce(
+                    regarding=resource.reference,
+                    reason=reason,
+                    message=message[:1000],
+                    key=f"{resource.metadata.uid}/{resource.metadata.resource_version}/{reason}",
+                    is_warning=is_warning,
+                )
+            )
+    return told
+
+
+def _lines(resource: Resource, status: Wire) -> Iterator[Line]:
+    if isinstance(resource, AseDevice) and isinstance(status, AseDeviceStatus):
+        yield from _device(resource.status, status)
+    elif isinstance(resource, AseNode) and isinstance(status, AseNodeStatus):
+        yield from _refusal(resource.status.conditions, status.conditions)
+        yield from _node(resource.status, status)
+    elif isinstance(resource, PinnedWorker) and isinstance(status, PinnedWorkerStatus):
+        yield from _refusal(resource.status.conditions, status.conditions)
+        yield from _worker(resource.status, status)
+    elif isinstance(resource, HardwareFailure) and isinstance(status, HardwareFailureStatus):
+        yield from _failure(resource.status, status)
+
+
+def _refusal(
+    before: tuple[conditions.Condition, ...], after: tuple[conditions.Condition, ...]
+) -> Iterator[Line]:
+    old, new = conditions.find(before, "Accepted"), conditions.find(after, "Accepted")
+    if new is None or (old is not None and old.reason == new.reason):
+        return
+    if new.status == "False":
+        yield new.reason, new.message, True
+    elif old is not None:
+        yield new.reason, new.message, False
+
+
+def _device(before: AseDeviceStatus, after: AseDeviceStatus) -> Iterator[Line]:
+    yield from _failover(before.failover, after)
+    yield from _master(before, after)
+    yield from _reserve(before, after)
+    if after.state is not None and before.state is not after.state:
+        is_warning = after.state in (DeviceState.OFFLINE, DeviceState.NEEDS_ATTENTION)
+        yield f"Device{after.state.value}", after.summary or "", is_warning
+
+
+def _failover(before: Failover | None, status: AseDeviceStatus) -> Iterator[Line]:
+    after = status.failover
+    if after is None or (before is not None and before.id != after.id):
+        if before is not None:
+            yield "NodeReturned", f"{before.from_node} is back in service", False
+        if after is None:
+            return
+        before = None
+    if before is None:
+        yield (
+            "NodeLost",
+            f"{after.from_node} is lost ({after.trigger}); "
+            f"{after.displaced} pods go to {after.to_node}",
+            True,
+        )
+        if after.lost:
+            names = ", ".join(after.lost_pods)
+            yield "PodsLost", f"{after.lost} pods without a controller are lost: {names}", True
+    if after.fenced_at is not None and (before is None or before.fenced_at is None):
+        yield "NodeFenced", f"{after.from_node} is proven to be off", False
+    if after.evacuated_at is not None and (before is None or before.evacuated_at is None):
+        yield "PodsRemoved", f"no pod is left on {after.from_node}", False
+    if after.pods_ready_at is not None and (before is None or before.pods_ready_at is None):
+        seconds = after.pods_ready_at - after.detected_at
+        yield (
+            "PodsReady",
+            f"all {after.displaced} displaced pods are Ready again after {seconds:.1f} s",
+            False,
+        )
+    if before is None or before.phase is not after.phase:
+        yield from _failover_end(after)
+
+
+def _failover_end(after: Failover) -> Iterator[Line]:
+    if after.phase is FailoverPhase.RECOVERED and after.recovered_at is not None:
+        seconds = after.recovered_at - after.detected_at
+        yield "FailedOver", f"pods and master recovered after {seconds:.1f} s", False
+    elif after.phase is FailoverPhase.RECOVERED_IN_PART:
+        names = ", ".join(f"{one.pod} ({one.reason})" for one in after.unplaceable[:5])
+        yield (
+            "FailedOverInPart",
+            f"{after.unplaceable_count} pods have no place on {after.to_node}: {names}",
+            True,
+        )
+
+
+def _master(before: AseDeviceStatus, after: AseDeviceStatus) -> Iterator[Line]:
+    old, new = before.master, after.master
+    if new is None or old == new:
+        return
+    if old is None or old.epoch != new.epoch:
+        source = f"from {old.node} " if old is not None and old.node != new.node else ""
+        yield "MasterMoving", f"{source}to {new.node}, epoch {new.epoch}", False
+    elif new.phase is MasterPhase.SERVING:
+        yield "MasterServing", f"on {new.node} under epoch {new.epoch}", False
+    elif old.phase is MasterPhase.SERVING:
+        yield "MasterStopped", f"on {new.node} under epoch {new.epoch}", True
+
+
+def _reserve(before: AseDeviceStatus, after: AseDeviceStatus) -> Iterator[Line]:
+    old = conditions.find(before.conditions, "ReserveKept")
+    new = conditions.find(after.conditions, "ReserveKept")
+    if new is None or (old is not None and old.reason == new.reason):
+        return
+    if new.reason == Reason.LIFTED:
+        yield "ReserveLifted", new.message, False
+    elif new.status == "False":
+        yield new.reason, new.message, True
+    elif old is not None:
+        yield "ReserveRestored", new.message, False
+
+
+def _node(before: AseNodeStatus, after: AseNodeStatus) -> Iterator[Line]:
+    failed = sorted(set(after.failed_components) - set(before.failed_components))
+    repaired = sorted(set(before.failed_components) - set(after.failed_components))
+    if failed:
+        yield "ComponentFailed", after.summary or ", ".join(failed), True
+    if repaired:
+        yield "ComponentRepaired", ", ".join(repaired), False
+    if after.state is not None and before.state is not after.state:
+        is_warning = after.state not in (NodeState.UP, NodeState.RETURNING)
+        if after.state is not NodeState.UNKNOWN or before.state is not None:
+            yield f"Node{after.state.value}", after.summary or "", is_warning
+
+
+def _worker(before: PinnedWorkerStatus, after: PinnedWorkerStatus) -> Iterator[Line]:
+    old, new = before.power, after.power
+    if new is not None and (old is None or old.observed is not new.observed):
+        how = f" ({new.method.lower()})" if new.method else ""
+        yield f"Power{new.observed.value}", f"power is {new.observed.value}{how}", False
+
+
+def _failure(before: HardwareFailureStatus, after: HardwareFailureStatus) -> Iterator[Line]:
+    if after.phase is None or before.phase is after.phase:
+        return
+    is_warning = after.phase in (FailurePhase.REJECTED, FailurePhase.ACTIVE)
+    yield f"Failure{after.phase.value}", after.summary or "", is_warning

@@ -1,0 +1,275 @@
+"""Kubernetes' own kinds, reduced to what the rules read.
+
+Each class has a ``read`` from the API's JSON. Two bodies that read the same
+are equal, which is how :mod:`asetwin.kube.observe` tells a change that
+matters from a heartbeat.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+from asetwin import constants
+from asetwin.resources import quantities, requests, times
+
+Json = Mapping[str, Any]
+
+
+class Taint(NamedTuple):
+    """A Node's taint; it is identified by key and effect."""
+
+    key: str
+    effect: str
+    value: str = ""
+
+    @property
+    def identity(self) -> str:
+        """``key:effect``, as kubectl writes it."""
+        return f"{self.key}:{self.effect}"
+
+
+class Owner(NamedTuple):
+    """The controller of an object."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+def _meta(body: Json) -> Json:
+    meta: Json = body.get("metadata") or {}
+    return meta
+
+
+def _time(text: str | None) -> float | None:
+    return times.parse(text) if text else None
+
+
+def _controller(meta: Json) -> Owner | None:
+    for ref in meta.get("ownerReferences") or ():
+        if ref.get("controller"):
+            return Owner(ref["kind"], ref["name"], ref["uid"])
+    return None
+
+
+def _true_condition(status: Json, kind: str) -> Json | None:
+    for one in status.get("conditions") or ():
+        if one.get("type") == kind:
+            return one if one.get("status") == "True" else None
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A Kubernetes Node; quantities in millicores, bytes and pieces."""
+
+    name: str
+    uid: str = ""
+    resource_version: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] = ()
+    is_ready: bool = True
+    allocatable: Mapping[str, int] = field(default_factory=dict)
+    capacity: Mapping[str, int] = field(default_factory=dict)
+    owned: str = ""
+    """The raw text of our annotation; :mod:`asetwin.model.marks` reads it."""
+
+    @property
+    def is_control_plane(self) -> bool:
+        """Whether the infrastructure cluster runs here; such a Node never fails in the twin."""
+        return "node-role.kubernetes.io/control-plane" in self.labels
+
+    @classmethod
+    def read(cls, body: Json) -> Self:
+        meta, spec, status = _meta(body), body.get("spec") or {}, body.get("status") or {}
+        return cls(
+            name=meta["name"],
+            uid=meta.get("uid", ""),
+            resource_version=meta.get("resourceVersion", ""),
+            labels=meta.get("labels") or {},
+            unschedulable=bool(spec.get("unschedulable")),
+            taints=tuple(
+                Taint(one["key"], one["effect"], one.get("value", ""))
+                for one in spec.get("taints") or ()
+            ),
+            is_ready=_true_condition(status, "Ready") is not None,
+            allocatable=_amounts(status.get("allocatable")),
+            capacity=_amounts(status.get("capacity")),
+            owned=(meta.get("annotations") or {}).get(constants.ANNOTATION_OWNED, ""),
+        )
+
+
+def _amounts(given: Json | None) -> dict[str, int]:
+    return {name: quantities.units(name, value) for name, value in (given or {}).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A Pod as the rules see it."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+    node: str = ""
+    phase: str = "Running"
+    is_ready: bool = True
+    created: float = 0.0
+    deleting: float | None = None
+    """Until when a deleted pod may take to end; None while nobody has deleted it."""
+    requests: Mapping[str, int] = field(default_factory=dict)
+    owner: Owner | None = None
+    is_mirror: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    unschedulable: str = ""
+    """The scheduler's message where it has found no Node."""
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended by itself: it takes no room and no quota."""
+        return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it is Ready and nobody has asked for its end."""
+        return self.is_ready and self.deleting is None and not self.is_over
+
+    @classmethod
+    def read(cls, body: Json) -> Self:
+        meta, spec, status = _meta(body), body.get("spec") or {}, body.get("status") or {}
+        scheduled: Json = next(
+            (one for one in status.get("conditions") or () if one.get("type") == "PodScheduled"),
+            {},
+        )
+        is_stuck = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+        return cls(
+            namespace=meta["namespace"],
+            name=meta["name"],
+            uid=meta.get("uid", ""),
+            node=spec.get("nodeName", ""),
+            phase=status.get("phase", "Pending"),
+            is_ready=_true_condition(status, "Ready") is not None,
+            created=_time(meta.get("creationTimestamp")) or 0.0,
+            deleting=_time(meta.get("deletionTimestamp")),
+            requests=requests.of_pod(spec),
+            owner=_controller(meta),
+            is_mirror="kubernetes.io/config.mirror" in (meta.get("annotations") or {}),
+            labels=meta.get("labels") or {},
+            unschedulable=scheduled.get("message", "") if is_stuck else "",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A controller of pods: Deployment, ReplicaSet, StatefulSet or DaemonSet."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    replicas: int = 1
+    owner: Owner | None = None
+
+    @classmethod
+    def read(cls, body: Json, kind: str) -> Self:
+        meta, spec = _meta(body), body.get("spec") or {}
+        replicas = spec.get("replicas")
+        return cls(
+            kind=kind,
+            namespace=meta["namespace"],
+            name=meta["name"],
+            uid=meta["uid"],
+            replicas=1 if replicas is None else int(replicas),
+            owner=_controller(meta),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A namespace."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    is_terminating: bool = False
+
+    @classmethod
+    def read(cls, body: Json) -> Self:
+        meta = _meta(body)
+        phase = (body.get("status") or {}).get("phase")
+        return cls(
+            name=meta["name"],
+            labels=meta.get("labels") or {},
+            is_terminating=phase == "Terminating" or bool(meta.get("deletionTimestamp")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A ResourceQuota or a LimitRange; ``device`` is whose it is, "" where it is foreign."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+    resource_version: str = ""
+    device: str = ""
+    hard: Mapping[str, str] = field(default_factory=dict)
+    lifted_for: str = ""
+
+    @classmethod
+    def read(cls, body: Json) -> Self:
+        meta = _meta(body)
+        labels = meta.get("labels") or {}
+        is_ours = labels.get(constants.LABEL_MANAGED_BY) == constants.MANAGED_BY
+        return cls(
+            namespace=meta["namespace"],
+            name=meta["name"],
+            uid=meta.get("uid", ""),
+            resource_version=meta.get("resourceVersion", ""),
+            device=labels.get(constants.LABEL_DEVICE, "") if is_ours else "",
+            hard=(body.get("spec") or {}).get("hard") or {},
+            lifted_for=(meta.get("annotations") or {}).get(constants.ANNOTATION_LIFTED, ""),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A Lease without its renewal time, so that a renewal alone is no change.
+
+    ``renewals`` is what tells renewals apart for those who must (the
+    suspicion that a kubelet is silent); it stays out of the comparison.
+    """
+
+    namespace: str
+    name: str
+    holder: str = ""
+    epoch: int = 0
+    renewals: str = field(default="", compare=False)
+
+    @classmethod
+    def read(cls, body: Json) -> Self:
+        meta, spec = _meta(body), body.get("spec") or {}
+        return cls(
+            namespace=meta["namespace"],
+            name=meta["name"],
+            holder=spec.get("holderIdentity") or "",
+            epoch=int(spec.get("leaseTransitions") or 0),
+            renewals=spec.get("renewTime") or "",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Service of ours; only that it is there matters."""
+
+    namespace: str
+    name: str
+
+    @classmethod
+    def read(cls, body: Json) -> Self:
+        meta = _meta(body)
+        return cls(namespace=meta["namespace"], name=meta["name"])
