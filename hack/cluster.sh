@@ -6,23 +6,33 @@
 
 cluster_dir() { printf '%s/clusters/%s' "$STATE" "$1"; }
 
-# The containers of a cluster, by kind's label or by the names kind would want to use.
-cluster_containers() {
-	docker ps -a --format '{{.Names}} {{.Label "io.x-k8s.kind.cluster"}}' | awk -v name="$1" '
-		$2 == name || $1 == name "-control-plane" || $1 ~ "^" name "-worker[0-9]*$" {print $1}' | sort
+# "CONTAINER MOUNT,MOUNT…" of a cluster's containers, by kind's label or by the names that kind would
+# want to use. NB: from the list, not from `docker inspect`, which does not know a container that is
+# still being created (or whose creation was interrupted a moment ago).
+cluster_list() {
+	docker ps -a --no-trunc --format '{{.Names}} {{.Mounts}} {{.Label "io.x-k8s.kind.cluster"}}' |
+		awk -v name="$1" '$NF == name || $1 == name "-control-plane" ||
+			$1 ~ "^" name "-worker[0-9]*$" {print $1, $2}' | sort
 }
+
+cluster_containers() { cluster_list "$1" | cut -d' ' -f1; }
 
 # cluster_owner NAME: none, ours or foreign.
 cluster_owner() {
-	local name=$1 containers owned
-	mapfile -t containers < <(cluster_containers "$name")
-	if ((${#containers[@]} == 0)); then
-		echo none
-		return
-	fi
-	owned=$(docker inspect -f '{{range .Mounts}}{{.Source}}{{"\n"}}{{end}}' "${containers[@]}" |
-		grep -cxF "$(cluster_dir "$name")/owner" || true)
-	if ((owned == ${#containers[@]})); then echo ours; else echo foreign; fi
+	cluster_list "$1" | awk -v mark="$(cluster_dir "$1")/owner" '
+		index("," $2 ",", "," mark ",") {ours++}
+		END {print NR == 0 ? "none" : ours == NR ? "ours" : "foreign"}'
+}
+
+# Names of all clusters whose containers or state directories are ours.
+clusters_of_ours() {
+	local name
+	{
+		docker ps -a --filter label=io.x-k8s.kind.cluster --format '{{.Label "io.x-k8s.kind.cluster"}}'
+		ls "$STATE/clusters" 2>/dev/null || true
+	} | sort -u | while read -r name; do
+		[[ $(cluster_owner "$name") == foreign ]] || echo "$name"
+	done
 }
 
 refuse_foreign() {
@@ -36,6 +46,20 @@ cluster_phase() { cat "$(cluster_dir "$1")/phase" 2>/dev/null || echo none; }
 set_cluster_phase() { printf '%s\n' "$2" >"$(cluster_dir "$1")/phase"; }
 
 # ---------------------------------------------------------------- make
+
+# Every node runs systemd, containerd and a kubelet, each with inotify instances of its own, and
+# they all count as the same user's. Linux allows 128, which two clusters use up; what then fails is
+# containerd's CRI, in words that lead nowhere.
+ensure_inotify() {
+	local file=/proc/sys/fs/inotify/max_user_instances want=1024
+	(($(cat $file) < want)) || return 0
+	if (echo $want >$file) 2>/dev/null; then
+		say "==> Kernel setting fs.inotify.max_user_instances ... raised to $want (until the next boot)"
+	else
+		warn "fs.inotify.max_user_instances is $(cat $file); a second cluster may fail to start." \
+			"Raise it: sudo sysctl fs.inotify.max_user_instances=$want"
+	fi
+}
 
 # cluster_config NAME: the template with its names filled in.
 cluster_config() {
@@ -66,9 +90,9 @@ cluster_create() {
 # The addresses of now: when all containers have stopped, they are started in this order, and each
 # gets its address back.
 cluster_remember() {
-	local name=$1
-	docker inspect -f '{{.NetworkSettings.Networks.kind.IPAddress}} {{.Name}}' \
-		$(cluster_containers "$name") | sort -t. -k4,4n | sed 's, /, ,' >"$(cluster_dir "$name")/addresses"
+	local name=$1 containers
+	mapfile -t containers < <(cluster_containers "$name")
+	docker inspect -f '{{.NetworkSettings.Networks.kind.IPAddress}} {{.Name}}' "${containers[@]}" | sort -t. -k4,4n | sed 's, /, ,' >"$(cluster_dir "$name")/addresses"
 	hash_of "$(cluster_dir "$name")/kind.yaml" >"$(cluster_dir "$name")/made-from"
 }
 
@@ -81,10 +105,24 @@ cluster_kubectl() {
 	docker exec -i "$name-control-plane" kubectl --kubeconfig=/etc/kubernetes/admin.conf "$@"
 }
 
-# Prints the nodes that are not Ready; fails when the API does not answer.
+# cluster_unready NAME [SINCE]: prints the nodes that are not Ready; fails when the API does not
+# answer. NB: a Node whose kubelet has died still says Ready until somebody notices. So its Lease,
+# renewed every second, must be younger than ten seconds and than SINCE (epoch seconds).
 cluster_unready() {
-	timeout 10 docker exec "$1-control-plane" kubectl --kubeconfig=/etc/kubernetes/admin.conf \
-		--request-timeout=5s get nodes --no-headers | awk '$2 !~ /^Ready(,|$)/ {print $1}'
+	local oldest=$(($(date +%s) - 10)) since=${2:-0} nodes leases
+	((oldest > since)) || oldest=$since
+	nodes=$(cluster_ask "$1" get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}') || return 1
+	leases=$(cluster_ask "$1" -n kube-node-lease get leases -o jsonpath='{range .items[*]}{.metadata.name} {.spec.renewTime}{"\n"}{end}') || return 1
+	awk -v oldest="$(date -u -d "@$oldest" +%FT%T)" '
+		NR == FNR {if ($2 > oldest) fresh[$1] = 1; next}
+		$2 != "True" || !fresh[$1] {print $1}' <(echo "$leases") <(echo "$nodes")
+}
+
+cluster_ask() {
+	local name=$1
+	shift
+	timeout 10 docker exec "$name-control-plane" \
+		kubectl --kubeconfig=/etc/kubernetes/admin.conf --request-timeout=5s "$@"
 }
 
 cluster_running() {
@@ -101,11 +139,11 @@ cluster_is_well() {
 		unready=$(cluster_unready "$1" 2>/dev/null) && [[ -z $unready ]]
 }
 
-# cluster_wait_ready NAME SECONDS
+# cluster_wait_ready NAME SECONDS [SINCE]
 cluster_wait_ready() {
-	local name=$1 deadline=$((SECONDS + $2)) unready
+	local name=$1 deadline=$((SECONDS + $2)) since=${3:-0} unready
 	while ((SECONDS < deadline)); do
-		if unready=$(cluster_unready "$name" 2>/dev/null) && [[ -z $unready ]]; then return; fi
+		if unready=$(cluster_unready "$name" "$since" 2>/dev/null) && [[ -z $unready ]]; then return; fi
 		sleep 0.5
 	done
 	echo "not Ready after $2 s: ${unready:-the API server does not answer}"
@@ -116,15 +154,16 @@ cluster_wait_ready() {
 
 # Start what has stopped, restart what runs but stays silent; true when all nodes are Ready again.
 cluster_mend() {
-	local name=$1 node dir unready
+	local name=$1 node dir unready since
 	dir=$(cluster_dir "$name")
+	since=$(date +%s)
 	[[ $(cluster_phase "$name") == ready && -d $dir/shares && -s $dir/addresses ]] || return 1
 	while read -r _ node; do
 		docker start "$node" || return 1
 	done <"$dir/addresses"
-	cluster_wait_ready "$name" 45 && return
+	cluster_wait_ready "$name" 45 "$since" && return
 	# NB: a node whose network was cut inside its container gets a clean one by a restart.
-	unready=$(cluster_unready "$name" 2>/dev/null) || unready=$name-control-plane
+	unready=$(cluster_unready "$name" "$since" 2>/dev/null) || unready=$name-control-plane
 	for node in $unready; do docker restart -t 5 "$node" || return 1; done
 	cluster_wait_ready "$name" 90
 }
@@ -133,7 +172,6 @@ cluster_mend() {
 cluster_mend_or_recreate() {
 	local name=$1 kubeconfig=$2
 	if cluster_mend "$name"; then
-		cluster_remember_addresses_only=1
 		note "mended"
 		return
 	fi
@@ -148,10 +186,7 @@ cluster_mend_or_recreate() {
 cluster_delete() {
 	local name=$1 kubeconfig=${2:-}
 	kind delete cluster --name "$name" ${kubeconfig:+--kubeconfig "$kubeconfig"}
-	# kind goes by its label; a container that it never labelled does not exist, but look.
-	local left
-	left=$(cluster_containers "$name")
-	[[ -z $left ]] || docker rm -f -v $left
+	cluster_containers "$name" | xargs -r docker rm -f -v
 }
 
 # ---------------------------------------------------------------- the whole of it
@@ -164,6 +199,7 @@ ensure_cluster() {
 	mkdir -p "$(cluster_dir "$name")"
 	lock "cluster-$name"
 	refuse_foreign "$name"
+	ensure_inotify
 	if [[ $(cluster_owner "$name") == none ]]; then
 		step "Cluster $name: create" cluster_create "$name" "$kubeconfig"
 	elif cluster_is_well "$name"; then

@@ -9,7 +9,9 @@ set -Eeuo pipefail
 umask 022
 
 HACK_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck disable=SC2034  # read by those who source this file
 ROOT_DIR=$(dirname "$HACK_DIR")
+# shellcheck disable=SC2034
 AIRGAP_DIR=$HACK_DIR/airgap
 # shellcheck source=hack/versions.env
 source "$HACK_DIR/versions.env"
@@ -35,6 +37,7 @@ die() {
 # run inside `step` report to the step's log; the step then shows the log's end.
 on_unexpected_error() {
 	local status=$1 line=$2 command=$3
+	# shellcheck disable=SC2016  # backquotes for people
 	printf 'error: line %s: `%s` ended with status %s\n' "$line" "$command" "$status" >&2
 }
 trap 'on_unexpected_error $? "${BASH_SOURCE[0]##*/}:$LINENO" "$BASH_COMMAND"' ERR
@@ -120,6 +123,14 @@ lock() {
 	LOCKS[$name]=$fd
 }
 declare -A LOCKS=()
+
+# unlock NAME: before the end of the script, so that other clones need not wait for its remainder.
+unlock() {
+	local fd=${LOCKS[$1]:-}
+	[[ -n $fd ]] || return 0
+	exec {fd}>&-
+	unset "LOCKS[$1]"
+}
 
 # close_locks: called in the child that becomes a daemon.
 close_locks() {

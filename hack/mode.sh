@@ -57,6 +57,7 @@ ensure_engine() {
 	lock engine
 	step "Docker engine: packages" engine_install
 	step "Docker engine: start" engine_start
+	unlock engine
 }
 
 ensure_images() {
@@ -73,6 +74,7 @@ ensure_images() {
 	airgap_build_components
 	step "Base image" once_image airgap_build_base_image "$BASE_IMAGE"
 	step "Node image" once_image airgap_build_node_image "$NODE_IMAGE"
+	unlock build
 }
 
 # once_image BUILDER IMAGE: another run may have built it while this one waited for the lock.

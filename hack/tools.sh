@@ -4,7 +4,11 @@
 tools_dir() { printf '%s/bin-%s' "$CACHE" "$(hash_of "$KIND_VERSION" "$NODE_IMAGE")"; }
 
 ensure_tools() {
-	[[ -d $(tools_dir) ]] || { lock build && step "Tools: kind, kubectl" cached "$(tools_dir)" tools_build; }
+	if [[ ! -d $(tools_dir) ]]; then
+		lock build
+		step "Tools: kind, kubectl" cached "$(tools_dir)" tools_build
+		unlock build
+	fi
 	PATH=$(tools_dir):$PATH
 }
 
@@ -55,7 +59,11 @@ print(sys.version, sys.base_prefix)')")"
 ensure_venv() {
 	VENV=$(venv_dir)
 	export VENV
-	[[ -d $VENV ]] || { lock build && step "Python environment" venv_build; }
+	if [[ ! -d $VENV ]]; then
+		lock build
+		step "Python environment" venv_build
+		unlock build
+	fi
 	launchers
 }
 

@@ -57,7 +57,7 @@ programs_build() {
 	local scratch=$1 module=$2 packages
 	mapfile -t packages < <(programs_packages "$module")
 	(
-		cd "$AIRGAP_DIR/go/$module"
+		cd "$AIRGAP_DIR/go/$module" || exit
 		CGO_ENABLED=0 GOARCH=amd64 go build -trimpath -buildvcs=false \
 			-tags "$(programs_tags "$module")" -ldflags "$(programs_ldflags "$module")" \
 			-o "$scratch/" "${packages[@]}"
@@ -99,8 +99,12 @@ rootfs_packages() {
 	esac | sed 's/,$//'
 }
 
+# Raised when rootfs_build does something else with the same packages.
+rootfs_revision() { case $1 in python) echo 3 ;; *) echo 2 ;; esac; }
+
 rootfs_key() {
-	printf 'rootfs-%s-%s' "$1" "$(hash_of "$AIRGAP_SUITE" "$(rootfs_packages "$1")" 2)"
+	printf 'rootfs-%s-%s' "$1" "$(hash_of "$AIRGAP_SUITE" "$(rootfs_packages "$1")" \
+		"$(rootfs_revision "$1")")"
 }
 
 rootfs_dir() { printf '%s/%s' "$AIRGAP_CACHE" "$(rootfs_key "$1")"; }
@@ -108,6 +112,7 @@ rootfs_dir() { printf '%s/%s' "$AIRGAP_CACHE" "$(rootfs_key "$1")"; }
 # The mirror is whatever this machine's own apt uses for Debian.
 apt_mirror() {
 	local mirror
+	# shellcheck disable=SC2016  # apt's own placeholders
 	mirror=$(apt-get indextargets --format '$(ORIGIN) $(RELEASE) $(SITE)' 'Created-By: Packages' |
 		awk -v suite="$AIRGAP_SUITE" '$1 == "Debian" && ($2 == suite || !site) {site = $3}
 			$1 == "Debian" && $2 == suite {exit} END {print site}')
@@ -125,9 +130,10 @@ rootfs_build() {
 		"$AIRGAP_SUITE" "$scratch/root" "$(apt_mirror)"
 	rm -rf "$scratch"/root/var/cache/apt/* "$scratch"/root/var/lib/apt/lists/* \
 		"$scratch"/root/usr/share/{doc,man,info,locale}/* "$scratch"/root/var/log/*
-	if [[ $kind == node ]]; then
-		node_trim "$scratch/root"
-	fi
+	case $kind in
+	node) node_trim "$scratch/root" ;;
+	python) python_trim "$scratch/root" ;;
+	esac
 	tar -C "$scratch/root" --numeric-owner --exclude='./dev/*' --exclude='./proc/*' --exclude='./sys/*' \
 		-cf "$scratch/root.tar" .
 	rm -rf "$scratch/root"
@@ -144,6 +150,15 @@ node_trim() {
 	echo ReadKMsg=no >>"$root/etc/systemd/journald.conf"
 	# It would register formats with the kernel, and that is the host's.
 	ln -sf /dev/null "$root/etc/systemd/system/systemd-binfmt.service"
+}
+
+# Loaded into three nodes of every new cluster: what no Python program needs stays out.
+python_trim() {
+	local root=$1
+	rm -rf "$root"/usr/lib/x86_64-linux-gnu/{gconv,perl-base} "$root"/var/cache/debconf/* \
+		"$root"/usr/lib/python3.11/{pydoc_data,lib2to3} "$root"/usr/bin/{perl,perl5*} \
+		"$root"/usr/share/{perl,perl5,bash-completion,debconf,bug,lintian} \
+		"$root"/var/lib/dpkg/info/*.symbols
 }
 
 rootfs() { cached "$(rootfs_dir "$1")" rootfs_build "$1"; }

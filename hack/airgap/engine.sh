@@ -88,7 +88,9 @@ engine_launch() {
 	fi
 	engine_sweep
 	if lacks_sys_resource; then
-		options+=(--add-runtime "asetwin=$AIRGAP_DIR/files/runc-without-sys-resource"
+		# A copy: the engine outlives this checkout, and calls it for every container.
+		cp "$AIRGAP_DIR/files/runc-without-sys-resource" "$ENGINE_STATE/"
+		options+=(--add-runtime "asetwin=$ENGINE_STATE/runc-without-sys-resource"
 			--default-runtime asetwin)
 	fi
 	daemon=$(command -v dockerd)

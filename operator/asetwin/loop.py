@@ -126,7 +126,7 @@ class Loop:
     async def _resync(self) -> None:
         try:
             if await self._cluster.resync(self._api):
-                logger.info("a resync found changes that no event had told of")
+                logger.debug("a resync found changes that no event had told of")
                 self.wake()
         except errors.KubeError as error:
             logger.warning("resync failed: %s", error)

@@ -116,4 +116,6 @@ def run(
     # kopf reports each handler of each event; what is decided and done is ours to report.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     operator = Operator(context=context, port=port)
-    kopf.run(registry=operator.registry, standalone=True, clusterwide=True)
+    # Without an identity kopf asks for our user's name, which a container's bare uid has not.
+    identity: Any = _surroundings().instance
+    kopf.run(registry=operator.registry, identity=identity, standalone=True, clusterwide=True)

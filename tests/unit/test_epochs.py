@@ -302,6 +302,9 @@ class Network:
         self.processes: list[Process] = []
         self.served: list[tuple[float, float, Process]] = []
         self.is_healed = False
+        # A deleted Lease does not tell how long its holder may serve: then all have one duration.
+        self.has_deletions = rng.random() < 0.5
+        self.durations = (3,) if self.has_deletions else (3, 3, 3, 5)
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._looked_at = 0.0
@@ -323,7 +326,7 @@ class Network:
         terms = Terms(
             started_at=self.now + offset,
             boot_seconds=self.rng.choice((0.0, 0.0, 2.0)),
-            lease_seconds=self.rng.choice((3, 3, 3, 5)),
+            lease_seconds=self.rng.choice(self.durations),
         )
         process = Process(Identity(pod, epoch, uid), terms, offset)
         self.processes.append(process)
@@ -343,7 +346,8 @@ class Network:
         if verdict.step in (Step.LEAVE, Step.STAND_DOWN):
             process.is_dead = True
         elif verdict.step is Step.WAIT:
-            self._turn_at(verdict.ask_again_at - process.offset, process)
+            # A little later, or the rounding of two clocks has it ask the same again for ever.
+            self._turn_at(verdict.ask_again_at - process.offset + 1e-6, process)
         else:
             self._send(process, verdict)
 
@@ -433,13 +437,13 @@ def ordeal(rng: Any) -> Network:
     """Epochs come and go in a bad network; then all is well, and the last epoch is left."""
     network = Network(rng)
     for epoch in range(1, rng.randint(2, 4) + 1):
-        born = rng.uniform(0.0, 6.0) * epoch
+        born = rng.uniform(0.0, 5.0) * epoch
         for uid in range(rng.choice((1, 1, 2))):
             # The second Pod of an epoch has the name of the first one in half of the cases.
             pod = f"m{epoch}" if rng.random() < 0.5 else f"m{epoch}-{uid}"
             start = born + uid * rng.uniform(0.0, 3.0)
             network.at(start, lambda e=epoch, p=pod, u=uid: network.start(p, e, f"{e}/{u}"))
-    for moment in (rng.uniform(0.0, 25.0) for _ in range(rng.randint(0, 4))):
+    for moment in (rng.uniform(0.0, 20.0) for _ in range(rng.randint(0, 5))):
         network.at(moment, lambda: _strike(network, rng))
     network.run(30.0)
     network.is_healed = True
@@ -453,9 +457,9 @@ def _strike(network: Network, rng: Any) -> None:
     living = [one for one in network.processes if not one.is_dead]
     blow = rng.choice(("stop", "crash", "restart", "delete"))
     if blow == "delete":
-        network.server.lease = None
+        network.server.lease = None if network.has_deletions else network.server.lease
     elif living:
-        victim = rng.choice(living)
+        victim = rng.choice((living[-1], rng.choice(living)))
         if blow == "stop":
             victim.is_stopping = True
             victim.request += 1
@@ -467,7 +471,7 @@ def _strike(network: Network, rng: Any) -> None:
             network.start(victim.me.pod, victim.me.epoch, victim.me.uid)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.randoms(use_true_random=True))
 def test_never_two_masters_serve_and_the_highest_epoch_does_in_the_end(rng: Any) -> None:
     network = ordeal(rng)
@@ -497,8 +501,7 @@ def test_the_simulation_would_see_two_masters(bug: str, monkeypatch: pytest.Monk
             return wrote(memory, *args, sent_at=answered_at, answered_at=answered_at)
 
         monkeypatch.setattr(Memory, "wrote", late)
-    found = [seed for seed in range(400) if overlaps(ordeal(Seeded(seed)))]
-    assert found
+    assert any(overlaps(ordeal(Seeded(seed))) for seed in range(4000))
 
 
 class Seeded:

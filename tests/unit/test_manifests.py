@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from asetwin import constants
+from asetwin.kube import observe
 from asetwin.resources.devices import KINDS, AseDevice, AseNode, HardwareFailure, PinnedWorker
 
 ROOT = Path(__file__).parents[2]
@@ -232,12 +233,12 @@ def rules() -> list[Body]:
 
 def granted(kind: str, name: str) -> dict[str, set[str]]:
     """``group/resource`` → verbs of one role."""
-    return {
-        f"{group}/{resource}": set(rule["verbs"])
-        for rule in one(BASE / "rbac.yaml", kind, name)["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-    }
+    verbs: dict[str, set[str]] = {}
+    for rule in one(BASE / "rbac.yaml", kind, name)["rules"]:
+        for group in rule["apiGroups"]:
+            for resource in rule["resources"]:
+                verbs.setdefault(f"{group}/{resource}", set()).update(rule["verbs"])
+    return verbs
 
 
 def test_roles_have_no_wildcard() -> None:
@@ -255,34 +256,43 @@ def test_roles_give_no_way_to_more_rights() -> None:
 
 def test_the_operator_may_do_what_it_does_and_no_more() -> None:
     read = {"get", "list", "watch"}
-    own = {f"{constants.GROUP}/{plural}": read | {"patch", "update"} for plural in KINDS}
-    status = {f"{it}/status": {"get", "patch", "update"} for it in own}
+    own = {f"{constants.GROUP}/{plural}": read for plural in KINDS}
+    status = {f"{it}/status": {"patch"} for it in own}
+    own[f"{constants.GROUP}/asedevices"] = read | {"patch"}
     assert granted("ClusterRole", "asetwin-operator") == own | status | {
         "/nodes": read | {"patch"},
         "/nodes/status": {"patch"},
         "/pods": read | {"delete"},
         "/namespaces": read,
         "/resourcequotas": read | {"create", "patch", "delete"},
-        "/limitranges": read | {"create", "patch", "delete"},
-        "/events": {"create", "patch"},
+        "/limitranges": read | {"create", "delete"},
+        "/services": read,
+        "/events": {"create"},
         "apps/deployments": read,
         "apps/replicasets": read,
         "apps/statefulsets": read,
         "apps/daemonsets": read,
-        "policy/poddisruptionbudgets": read,
         "coordination.k8s.io/leases": read,
         "apiextensions.k8s.io/customresourcedefinitions": read,
     }
     assert granted("Role", "asetwin-operator") == {
-        "/pods": {"create", "delete", "patch"},
-        "/services": {"create", "get", "list", "patch", "delete"},
-        "coordination.k8s.io/leases": {"create", "get", "update", "patch", "delete"},
+        "/pods": {"create"},
+        "/services": {"create", "delete"},
+        "coordination.k8s.io/leases": {"delete"},
     }
+
+
+@pytest.mark.parametrize("kind", observe.KINDS.values(), ids=observe.KINDS)
+def test_the_operator_may_watch_all_that_it_observes(kind: observe.Kind) -> None:
+    """Across the cluster, even where only one namespace is of interest."""
+    group = kind.group.rpartition("/")[0]
+    verbs = granted("ClusterRole", "asetwin-operator")[f"{group}/{kind.plural}"]
+    assert {"list", "watch"} <= verbs
 
 
 def test_the_master_may_only_hold_its_lease() -> None:
     assert granted("Role", "asetwin-master") == {
-        "coordination.k8s.io/leases": {"get", "create", "update", "patch"}
+        "coordination.k8s.io/leases": {"get", "create", "update"}
     }
 
 

@@ -10,6 +10,7 @@ skipped, because it must not hold up the stages behind it.
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from asetwin import constants
@@ -37,10 +38,18 @@ class Settings:
 class Executor:
     """Walks plans through the API server."""
 
-    def __init__(self, api: client.Client, cluster: Cluster, settings: Settings) -> None:
+    def __init__(
+        self,
+        api: client.Client,
+        cluster: Cluster,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._api = api
         self._cluster = cluster
         self._settings = settings
+        self._clock = clock
 
     async def act(self, todo: Plan) -> int:
         """Carry out the stages in order; the number of steps that changed something.
@@ -56,9 +65,9 @@ class Executor:
     async def _stage(self, stage: Stage) -> int:
         gate = asyncio.Semaphore(PARALLEL_STEPS)
 
-        async def one(step: Step) -> None:
+        async def one(step: Step) -> bool:
             async with gate:
-                await self._step(step)
+                return await self._step(step)
 
         results = await asyncio.gather(*(one(step) for step in stage), return_exceptions=True)
         failed = [result for result in results if isinstance(result, BaseException)]
@@ -67,57 +76,61 @@ class Executor:
                 raise error
         if failed:
             raise failed[0]
-        return len(stage)
+        return sum(result is True for result in results)
 
-    async def _step(self, step: Step) -> None:
+    async def _step(self, step: Step) -> bool:
+        """Carry out one step; True if it changed something that the next turn sees."""
         _log(step)
         try:
-            await self._do(step)
+            return await self._do(step)
         except errors.KubeError as error:
             if isinstance(step, plan.Announce):
                 if not isinstance(error, errors.AlreadyExists):
                     logger.warning("event not posted: %s", error)
-                return
+                return False
             if await self._is_done(step, error):
-                return
+                return isinstance(step, plan.DeletePod | plan.DeleteLimit)
             hopeless = isinstance(error, errors.Invalid | errors.Forbidden | errors.NotFound)
             if hopeless and isinstance(step, _SKIPPABLE):
                 logger.warning("skipped: %s", error)
-                return
+                # NB: not counted; what is refused every time must not make the loop spin.
+                return False
             raise
 
-    async def _do(self, step: Step) -> None:
+    async def _do(self, step: Step) -> bool:
         match step:
             case plan.WriteStatus():
-                await self._write_status(step)
+                return await self._write_status(step)
             case plan.SetFinalizers():
                 meta = {
                     "finalizers": list(step.finalizers),
                     "resourceVersion": step.resource_version,
                 }
-                await self._patch("asedevices", _path(step), {"metadata": meta})
+                return await self._patch("asedevices", _path(step), {"metadata": meta})
             case plan.PatchNode():
-                await self._patch_node(step)
+                return await self._patch_node(step)
             case plan.PatchGpus():
-                await self._patch_gpus(step)
+                return await self._patch_gpus(step)
             case plan.DeletePod():
-                await self._delete_pod(step)
+                return await self._delete_pod(step)
             case plan.CreateMaster():
-                await self._create("pods", bodies.master_pod(step, self._settings.image))
+                return await self._create("pods", bodies.master_pod(step, self._settings.image))
             case plan.CreateMasterService():
-                await self._create("services", bodies.master_service(step))
+                return await self._create("services", bodies.master_service(step))
             case plan.WriteQuota():
-                await self._write_quota(step)
+                return await self._write_quota(step)
             case plan.CreateLimitRange():
-                await self._create("limitranges", bodies.limit_range(step))
+                return await self._create("limitranges", bodies.limit_range(step))
             case plan.DeleteLimit():
                 await self._api.delete(_path(step), uid=step.uid)
-                self._cluster.forget(step.plural, step.uid)
+                return self._cluster.forget(step.plural, step.uid)
             case plan.DeleteSystemObject():
                 await self._api.delete(_path(step))
+                return True
             case plan.Announce():
-                body = bodies.event(step, time.time(), self._settings.instance)
+                body = bodies.event(step, self._clock(), self._settings.instance)
                 await self._api.create(client.collection("v1", "events", "default"), body)
+                return False
 
     async def _is_done(self, step: Step, error: errors.KubeError) -> bool:
         """Whether an error only says that the goal is reached; brings our view up to date."""
@@ -142,13 +155,13 @@ class Executor:
                     await refresh(self._api, self._cluster, _plural(step), _path(step))
                 return False
 
-    async def _write_status(self, step: plan.WriteStatus) -> None:
+    async def _write_status(self, step: plan.WriteStatus) -> bool:
         body: client.Json = {"status": dict(step.patch)}
         if step.resource_version is not None:
             body["metadata"] = {"resourceVersion": step.resource_version}
-        await self._patch(step.plural, f"{_path(step)}/status", body)
+        return await self._patch(step.plural, f"{_path(step)}/status", body)
 
-    async def _patch_node(self, step: plan.PatchNode) -> None:
+    async def _patch_node(self, step: plan.PatchNode) -> bool:
         taints = [
             {"key": one.key, "effect": one.effect} | ({"value": one.value} if one.value else {})
             for one in step.taints
@@ -157,9 +170,9 @@ class Executor:
             "metadata": _node_meta(step.resource_version, step.owned),
             "spec": {"unschedulable": step.unschedulable or None, "taints": taints or None},
         }
-        await self._patch("nodes", _path(step), body)
+        return await self._patch("nodes", _path(step), body)
 
-    async def _patch_gpus(self, step: plan.PatchGpus) -> None:
+    async def _patch_gpus(self, step: plan.PatchGpus) -> bool:
         # Through the status subresource, where the API server lets annotations change as well
         # (the kubelet does so itself); so the mark and the capacity stay one write.
         value = None if step.gpus is None else str(step.gpus)
@@ -170,30 +183,30 @@ class Executor:
                 "allocatable": {constants.GPU_RESOURCE: value},
             },
         }
-        await self._patch("nodes", f"{_path(step)}/status", body)
+        return await self._patch("nodes", f"{_path(step)}/status", body)
 
-    async def _delete_pod(self, step: plan.DeletePod) -> None:
+    async def _delete_pod(self, step: plan.DeletePod) -> bool:
         answer = await self._api.delete(
             _path(step), uid=step.uid, grace_seconds=0 if step.force else None
         )
-        if step.force or answer.get("kind") != "Pod":
-            self._cluster.forget("pods", step.uid)
-        else:
-            self._cluster.apply("pods", answer)
+        # Without grace it is gone at once, unless a finalizer (as on a Job's pods) holds it.
+        is_held = bool((answer.get("metadata") or {}).get("finalizers"))
+        if answer.get("kind") == "Pod" and (is_held or not step.force):
+            return self._cluster.apply("pods", answer)
+        return self._cluster.forget("pods", step.uid)
 
-    async def _write_quota(self, step: plan.WriteQuota) -> None:
+    async def _write_quota(self, step: plan.WriteQuota) -> bool:
         if step.resource_version is None:
-            await self._create("resourcequotas", bodies.quota(step))
-        else:
-            await self._patch("resourcequotas", _path(step), bodies.quota_patch(step))
+            return await self._create("resourcequotas", bodies.quota(step))
+        return await self._patch("resourcequotas", _path(step), bodies.quota_patch(step))
 
-    async def _create(self, plural: str, body: client.Json) -> None:
+    async def _create(self, plural: str, body: client.Json) -> bool:
         namespace = body["metadata"]["namespace"]
         answer = await self._api.create(client.collection("v1", plural, namespace), body)
-        self._cluster.apply(plural, answer)
+        return self._cluster.apply(plural, answer)
 
-    async def _patch(self, plural: str, path: str, body: client.Json) -> None:
-        self._cluster.apply(plural, await self._api.patch(path, body))
+    async def _patch(self, plural: str, path: str, body: client.Json) -> bool:
+        return self._cluster.apply(plural, await self._api.patch(path, body))
 
 
 def _node_meta(resource_version: str, owned: str | None) -> client.Json:

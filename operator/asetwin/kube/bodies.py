@@ -87,7 +87,14 @@ def master_pod(step: plan.CreateMaster, image: str) -> Json:
                     "image": image,
                     "imagePullPolicy": "IfNotPresent",
                     "args": ["master"],
-                    "env": [{"name": key, "value": value} for key, value in env.items()],
+                    "env": [
+                        *({"name": key, "value": value} for key, value in env.items()),
+                        # Tells this pod from a later one of the same name.
+                        {
+                            "name": "ASETWIN_POD_UID",
+                            "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}},
+                        },
+                    ],
                     "ports": [{"name": "http", "containerPort": MASTER_PORT}],
                     "securityContext": _RESTRICTED,
                     "resources": {

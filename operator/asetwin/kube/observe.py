@@ -109,10 +109,11 @@ class Cluster:
         if value is None:
             return False
         shelf.objects[uid] = (version, value)
-        if known is not None and known[1] == value:
+        if known == (version, value):
             return False
+        # Also where only the version is new, as after a heartbeat: conditional writes carry it.
         self._snapshot = None
-        return True
+        return known is None or known[1] != value
 
     def forget(self, plural: str, uid: str) -> bool:
         """Take note that an object is not there any more."""

@@ -106,10 +106,13 @@ def start(lost: View, survivor: View, pods: Pods, now: float) -> Failover:
     displaced = Counter[str]()
     bare: list[str] = []
     for pod in gone:
+        if pod.deleting is not None:
+            continue
         owner = top_owner(pod, pods.workloads)
-        if owner is None:
+        # What is left of a DaemonSet that was deleted comes back as little as a bare pod.
+        if owner is None or owner.kind == "DaemonSet":
             bare.append(pod.key)
-        elif pod.deleting is None:
+        else:
             displaced[owner.uid] += 1
     workloads = [_displaced(uid, count, pods, now) for uid, count in displaced.items()]
     workloads.sort(key=lambda one: (one.namespace, one.kind, one.name))
@@ -146,11 +149,16 @@ def _displaced(uid: str, count: int, pods: Pods, now: float) -> DisplacedWorkloa
 
 
 def evacuation(record: Failover, lost: View, pods: Pods) -> tuple[DeletePod, ...]:
-    """The pods that are still bound to a lost and fenced Node, to be force-deleted."""
+    """The pods that are still bound to a lost and fenced Node, to be force-deleted.
+
+    One that has no grace period left was force-deleted before: only somebody's
+    finalizer keeps its object.
+    """
     assert lost.node is not None
     return tuple(
         DeletePod(pod.namespace, pod.name, pod.uid, force=True, why=f"{record.from_node} is lost")
         for pod in movable(pods.by_node.get(lost.node.name, ()), pods.workloads)
+        if pod.deleting is None or pod.grace_seconds != 0
     )
 
 

@@ -77,7 +77,8 @@ def judge(failed: Iterable[str], hardware: Hardware) -> Verdict:
     cut_off = sorted(STORAGE_PORTS & numbers["Port"])
     effects = [f"{one} failed" if one != "Node" else "the whole node failed" for one in fatal]
     if no_power:
-        effects.append(f"all {hardware.power_supplies} power supplies failed: no power")
+        count = "both" if hardware.power_supplies == 2 else f"all {hardware.power_supplies}"
+        effects.append(f"{count} power supplies failed: no power")
     elif numbers["PSU"]:
         effects.append(f"{_names('PSU', numbers['PSU'])} failed: running on the other supply")
     if cut_off:

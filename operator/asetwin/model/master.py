@@ -65,7 +65,7 @@ def rule(
             f"starts on {first.name} with epoch {epoch}",
         )
     current = next((pod for pod in pods if pod.name == pod_name(device.name, before.epoch)), None)
-    target = _target(before, current, views) if has_quorum else None
+    target = _target(device, before, current, views) if has_quorum else None
     if target is not None:
         return Verdict(
             MasterStatus(node=target.name, epoch=before.epoch + 1, since=now),
@@ -130,7 +130,9 @@ def _first(device: AseDevice, views: Sequence[View]) -> View | None:
     return next(iter([*preferred, *up]), None)
 
 
-def _target(before: MasterStatus, current: Pod | None, views: Sequence[View]) -> View | None:
+def _target(
+    device: AseDevice, before: MasterStatus, current: Pod | None, views: Sequence[View]
+) -> View | None:
     """Where it has to move; None where it stays. A new pod always means a new epoch."""
     home = next((one for one in views if one.name == before.node), None)
     up = [one for one in views if one.in_service]
@@ -144,7 +146,9 @@ def _target(before: MasterStatus, current: Pod | None, views: Sequence[View]) ->
     is_broken = current is not None and current.is_over
     if has_ended or is_broken:
         return home if home.in_service else next(iter(up), None)
-    return None
+    preferred = _first(device, views)
+    goes_back = device.spec.master.failback and preferred is not None
+    return preferred if goes_back and preferred is not home else None
 
 
 def _remove(pods: Sequence[Pod], views: Sequence[View]) -> tuple[DeletePod, ...]:

@@ -60,9 +60,14 @@ def counts(pod: Pod, now: float) -> bool:
     """Whether a ResourceQuota counts the pod.
 
     Source: the quota evaluator's ``QuotaV1Pod``: pods that have ended do not
-    count, deleted ones do until their grace period is over.
+    count; deleted ones do until their grace period is over, and then for one
+    more, because the deletion timestamp has the grace period in it already.
     """
-    return not pod.is_over and (pod.deleting is None or pod.deleting > now)
+    if pod.is_over:
+        return False
+    if pod.deleting is None or pod.grace_seconds is None:
+        return True
+    return now <= pod.deleting + pod.grace_seconds
 
 
 def balance(

@@ -65,7 +65,7 @@ class Node:
 
     name: str
     uid: str = ""
-    resource_version: str = ""
+    resource_version: str = field(default="", compare=False)
     labels: Mapping[str, str] = field(default_factory=dict)
     unschedulable: bool = False
     taints: tuple[Taint, ...] = ()
@@ -117,6 +117,8 @@ class Pod:
     created: float = 0.0
     deleting: float | None = None
     """Until when a deleted pod may take to end; None while nobody has deleted it."""
+    grace_seconds: int | None = None
+    """The grace period that its deletion came with; ``deleting`` includes it already."""
     requests: Mapping[str, int] = field(default_factory=dict)
     owner: Owner | None = None
     is_mirror: bool = False
@@ -156,6 +158,7 @@ class Pod:
             is_ready=_true_condition(status, "Ready") is not None,
             created=_time(meta.get("creationTimestamp")) or 0.0,
             deleting=_time(meta.get("deletionTimestamp")),
+            grace_seconds=meta.get("deletionGracePeriodSeconds"),
             requests=requests.of_pod(spec),
             owner=_controller(meta),
             is_mirror="kubernetes.io/config.mirror" in (meta.get("annotations") or {}),
@@ -215,7 +218,7 @@ class Limit:
     namespace: str
     name: str
     uid: str = ""
-    resource_version: str = ""
+    resource_version: str = field(default="", compare=False)
     device: str = ""
     hard: Mapping[str, str] = field(default_factory=dict)
     lifted_for: str = ""

@@ -411,12 +411,19 @@ class PowerState(StrEnum):
 
 
 class Power(Wire):
-    """The contract with the power agent: the operator desires, the agent observes."""
+    """The contract with the power agent: the operator desires, the agent observes.
+
+    ``proof`` is what the agent saw, in words; the container's own start and
+    finish times tell a restart that happened while nobody looked.
+    """
 
     desired: PowerState = PowerState.ON
     observed: PowerState = PowerState.UNKNOWN
     observed_at: Time | None = None
     method: str | None = None
+    proof: str | None = None
+    started_at: Time | None = None
+    finished_at: Time | None = None
 
 
 class PinnedWorkerStatus(Wire):

@@ -9,9 +9,11 @@ import re
 from fractions import Fraction
 
 _PATTERN = re.compile(
-    r"(?P<sign>[+-]?)(?P<number>\d+\.?\d*|\.\d+)"
-    r"(?P<suffix>[eE][+-]?\d+|Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E|)"
+    r"(?P<sign>[+-]?)(?P<number>[0-9]*\.?[0-9]*)"
+    r"(?P<suffix>[eE][+-]?[0-9]+|Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E|)"
 )
+_LARGEST_EXPONENT = 40
+"""Beyond every machine, and small enough for exact arithmetic: 1e999999999 must not stall us."""
 _SUFFIXES: dict[str, Fraction] = {
     "": Fraction(1),
     **{
@@ -27,14 +29,18 @@ _SUFFIXES: dict[str, Fraction] = {
 
 def parse(quantity: str | int | float) -> Fraction:
     """The exact value of a quantity; ValueError where the API server would refuse it."""
-    text = str(quantity)
+    text = str(quantity).strip(" ")
     match = _PATTERN.fullmatch(text)
-    if match is None:
+    if match is None or not text:
         raise ValueError(f"{text!r} is not a quantity such as 500m, 2 or 1.5Gi")
     suffix = match["suffix"]
-    exponential = suffix[:1] in ("e", "E") and len(suffix) > 1
-    scale = Fraction(10) ** int(suffix[1:]) if exponential else _SUFFIXES[suffix]
-    value = Fraction(match["number"]) * scale
+    if suffix in _SUFFIXES:
+        scale = _SUFFIXES[suffix]
+    else:
+        power = max(-_LARGEST_EXPONENT, min(_LARGEST_EXPONENT, int(suffix[1:])))
+        scale = Fraction(10) ** power
+    # No digits at all is zero to the API server, as in "Gi".
+    value = Fraction(match["number"].rstrip(".") or 0) * scale
     return -value if match["sign"] == "-" else value
 
 

@@ -173,7 +173,7 @@ class Master:
         """Stop serving now; the loop then releases the Lease and ends."""
         self._stop.set()
         self.look(self._clock())
-        if self._request is not None:
+        if self._request is not None and not self._request.expired():
             # The request in flight may still arrive. That is harmless: it and the release that
             # follows are conditional on the same version, so that only one of them succeeds.
             self._request.reschedule(asyncio.get_running_loop().time())
@@ -221,16 +221,17 @@ class Master:
         try:
             async with asyncio.timeout(verdict.timeout_seconds) as self._request:
                 await self._call(verdict.step)
-            self._complaint = ""
+            return
         except errors.Conflict:
             # Somebody was faster, or our own earlier write has arrived after all.
             self.memory = self.memory.failed()
+            return
         except (errors.KubeError, TimeoutError) as error:
             self.memory = self.memory.failed()
             self._complain(error)
-            await self._pause(self.settings.lease_seconds / RETRIES_PER_LEASE)
         finally:
             self._request = None
+        await self._pause(self.settings.lease_seconds / RETRIES_PER_LEASE)
 
     async def _call(self, step: Step) -> None:
         me, sent_at = self.settings.me, self._clock()
@@ -251,6 +252,7 @@ class Master:
             self._body = await self._api.create(self._collection, body)
         else:
             self._body = await self._api.replace(self._path, body)
+        self._complaint = ""
         answer, answered_at = epochs.read(self._body), self._clock()
         if step is Step.RELEASE:
             self.memory = self.memory.released(me, answer, at=answered_at)

@@ -1,0 +1,198 @@
+"""The simulated kubelets: pods start after a while, and end when they are told to.
+
+How a pod behaves can be stated in its annotations; a pod that says nothing
+is Ready a second after it was bound and ends half a second after SIGTERM.
+"""
+
+import math
+from dataclasses import dataclass
+
+from asetwin.kube import errors
+from asetwin.sim import bodies
+from asetwin.sim.apiserver import DELETED, ApiServer, Change
+from asetwin.sim.bodies import Json, Key
+from asetwin.sim.clock import Process, Timeline
+from asetwin.sim.janitors import NodeLifecycle, set_node_ready
+from asetwin.sim.masters import MasterProcess, is_master
+
+ANNOTATION_START = "sim.asetwin.dev/start-seconds"
+"""From being bound to Ready; ``never`` for a pod that does not become Ready."""
+ANNOTATION_RUN = "sim.asetwin.dev/run-seconds"
+"""How long a pod runs that is not restarted; then it has succeeded."""
+ANNOTATION_STOP = "sim.asetwin.dev/stop-seconds"
+"""From SIGTERM to the end, if its grace period is not over before."""
+
+START_SECONDS = 1.0
+STOP_SECONDS = 0.5
+RUN_SECONDS = 5.0
+PROBE_SECONDS = 1.0
+DELAY_SECONDS = 0.01
+
+
+@dataclass(slots=True)
+class Run:
+    """What a kubelet knows of a pod that it runs."""
+
+    key: Key
+    starts_at: float
+    is_started: bool = False
+    ends_at: float = math.inf
+    stops_at: float = math.inf
+    master: MasterProcess | None = None
+    probe_at: float = math.inf
+
+
+class Kubelet(Process):
+    """Runs the pods of one Node."""
+
+    def __init__(
+        self, server: ApiServer, timeline: Timeline, lifecycle: NodeLifecycle, node: str
+    ) -> None:
+        super().__init__(timeline)
+        self.node = node
+        self.is_on = True
+        self._server = server
+        self._lifecycle = lifecycle
+        self._runs: dict[str, Run] = {}
+        server.watch(self._changed)
+
+    def masters(self) -> list[MasterProcess]:
+        """The master processes that run here."""
+        found = [run.master for run in self._runs.values() if run.master is not None]
+        return [one for one in found if not one.has_exited]
+
+    def power_off(self) -> None:
+        """Every container dies, and the API server hears no more of this Node."""
+        self.is_on = False
+        self.sleep()
+        for run in self._runs.values():
+            if run.master is not None:
+                run.master.kill()
+        self._runs.clear()
+        self._lifecycle.silent(self.node)
+
+    def power_on(self) -> None:
+        """Containers start anew, under the same pods."""
+        self.is_on = True
+        set_node_ready(self._server, self.node, "True", "KubeletReady")
+        self._lifecycle.heard(self.node)
+        self.wake(DELAY_SECONDS)
+
+    def _changed(self, change: Change) -> None:
+        if change.plural != "pods" or not self.is_on or bodies.node_of(change.body) != self.node:
+            return
+        before = change.before
+        is_news = (
+            before is None
+            or change.type == DELETED
+            or bodies.node_of(before) != self.node
+            or bodies.is_deleting(before) != bodies.is_deleting(change.body)
+        )
+        if is_news:
+            self.wake(self.timeline.varied(DELAY_SECONDS))
+
+    def tick(self) -> None:
+        now = self.timeline.time()
+        pods = {bodies.uid(pod): pod for pod in self._server.pods_on(self.node)}
+        for uid in [uid for uid in self._runs if uid not in pods]:
+            run = self._runs.pop(uid)
+            if run.master is not None:
+                run.master.kill()
+        for uid, pod in pods.items():
+            if uid not in self._runs and not bodies.is_over(pod):
+                start = _seconds(pod, ANNOTATION_START, START_SECONDS)
+                delay = self.timeline.varied(start)
+                self._runs[uid] = Run(bodies.key(pod), starts_at=now + delay)
+            run_or_none = self._runs.get(uid)
+            if run_or_none is not None:
+                self._look(run_or_none, pod, now)
+        due = min(
+            (
+                min(
+                    run.starts_at if not run.is_started else math.inf,
+                    run.ends_at,
+                    run.stops_at,
+                    run.probe_at,
+                )
+                for run in self._runs.values()
+            ),
+            default=math.inf,
+        )
+        if not math.isinf(due):
+            self.wake_at(max(due, now))
+
+    def _look(self, run: Run, pod: Json, now: float) -> None:
+        if bodies.is_deleting(pod):
+            self._end(run, pod, now)
+        elif not run.is_started and now >= run.starts_at:
+            self._start(run, pod, now)
+        elif run.master is not None:
+            self._probe(run, pod, now)
+        elif now >= run.ends_at:
+            run.ends_at = math.inf
+            self._write(pod, "Succeeded", is_ready=False)
+
+    def _start(self, run: Run, pod: Json, now: float) -> None:
+        run.is_started = True
+        if is_master(pod):
+            run.master = MasterProcess(self._server, self.timeline, pod, self.wake)
+            self._write(pod, "Running", is_ready=False)
+            return
+        if pod["spec"].get("restartPolicy") != "Always":
+            run.ends_at = now + _seconds(pod, ANNOTATION_RUN, RUN_SECONDS)
+        self._write(pod, "Running", is_ready=True)
+
+    def _probe(self, run: Run, pod: Json, now: float) -> None:
+        """Readiness is looked at once a second, so it follows the process with a delay."""
+        assert run.master is not None
+        if run.master.has_exited:
+            run.probe_at = math.inf
+            if not bodies.is_over(pod):
+                # restartPolicy OnFailure, and a master exits with success.
+                self._write(pod, "Succeeded", is_ready=False)
+            return
+        is_ready = run.master.is_serving
+        if is_ready == bodies.is_ready(pod):
+            run.probe_at = math.inf
+        elif now >= run.probe_at:
+            run.probe_at = math.inf
+            self._write(pod, "Running", is_ready=is_ready)
+        elif math.isinf(run.probe_at):
+            turns = math.floor((now - run.starts_at) / PROBE_SECONDS) + 1
+            run.probe_at = run.starts_at + turns * PROBE_SECONDS
+
+    def _end(self, run: Run, pod: Json, now: float) -> None:
+        grace = float(pod["metadata"].get("deletionGracePeriodSeconds") or 0)
+        if math.isinf(run.stops_at):
+            stop = self.timeline.varied(_seconds(pod, ANNOTATION_STOP, STOP_SECONDS))
+            run.stops_at = now + min(stop, grace)
+            if run.master is not None:
+                run.master.stop()
+        if now >= run.stops_at:
+            if run.master is not None:
+                run.master.kill()
+            run.stops_at = math.inf
+            namespace, name = run.key
+            if not bodies.is_over(pod):
+                pod = self._write(pod, "Succeeded", is_ready=False)
+            try:
+                self._server.delete("pods", name, namespace, uid=bodies.uid(pod), grace_seconds=0)
+            except errors.NotFound:
+                # Its finalizer went in the meantime.
+                return
+
+    def _write(self, pod: Json, phase: str, *, is_ready: bool) -> Json:
+        namespace, name = bodies.key(pod)
+        conditions = (pod.get("status") or {}).get("conditions") or ()
+        now, word = self._server.clock(), "True" if is_ready else "False"
+        for kind in ("ContainersReady", "Ready"):
+            conditions = bodies.with_condition(conditions, kind, word, now)
+        patch = {"status": {"phase": phase, "conditions": conditions}}
+        return self._server.patch("pods", name, patch, namespace, subresource="status")
+
+
+def _seconds(pod: Json, name: str, default: float) -> float:
+    text = bodies.annotation(pod, name)
+    if text == "never":
+        return math.inf
+    return float(text) if text else default

@@ -1,0 +1,143 @@
+"""A simulated master process: the rule of :mod:`asetwin.model.epochs` without a network.
+
+It turns as :class:`asetwin.standin.master.Master` does, reads the same
+environment and writes the same Lease; only waiting is left to the timeline.
+"""
+
+from collections.abc import Callable
+
+from asetwin import constants
+from asetwin.kube import errors
+from asetwin.model import epochs
+from asetwin.model.epochs import Step
+from asetwin.sim import bodies
+from asetwin.sim.apiserver import SYSTEM, ApiServer
+from asetwin.sim.bodies import Json
+from asetwin.sim.clock import Process, Timeline
+from asetwin.standin import master
+
+RETRIES_PER_LEASE = master.RETRIES_PER_LEASE
+
+
+class MasterProcess(Process):
+    """One run of the container of a master pod."""
+
+    def __init__(
+        self, server: ApiServer, timeline: Timeline, pod: Json, notify: Callable[[], None]
+    ) -> None:
+        super().__init__(timeline)
+        self.settings = master.read_settings(environment(pod))
+        self.pod_uid = bodies.uid(pod)
+        self.has_exited = False
+        self.is_stopping = False
+        self.is_cut_off = False
+        """No way to the API server: every request fails."""
+        self._server = server
+        self._notify = notify
+        self._terms = epochs.Terms(
+            started_at=timeline.time(),
+            boot_seconds=self.settings.boot_seconds,
+            lease_seconds=self.settings.lease_seconds,
+        )
+        self._memory = epochs.Memory()
+        self._body: Json | None = None
+        self.wake()
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it would answer a request at this moment."""
+        if self.has_exited:
+            return False
+        return self._judge().is_serving
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self.is_stopping = True
+        self.wake()
+
+    def kill(self) -> None:
+        """The container is gone."""
+        self.has_exited = True
+        self.sleep()
+
+    def tick(self) -> None:
+        while not self.has_exited:
+            verdict = self._judge()
+            if verdict.step in (Step.STAND_DOWN, Step.LEAVE):
+                self.has_exited = True
+            elif verdict.step is Step.WAIT:
+                self.wake_at(verdict.ask_again_at)
+                break
+            elif not self._attempt(verdict.step):
+                self.wake(self.settings.lease_seconds / RETRIES_PER_LEASE)
+                break
+        self._notify()
+
+    def _judge(self) -> epochs.Verdict:
+        return epochs.judge(
+            self.settings.me,
+            self._terms,
+            self._memory,
+            self.timeline.time(),
+            is_stopping=self.is_stopping,
+        )
+
+    def _attempt(self, step: Step) -> bool:
+        """One request; False where it is better to wait before the next one."""
+        self._server.actor = f"pod/{self.settings.me.pod}"
+        try:
+            if self.is_cut_off:
+                raise errors.Unavailable("no route to the API server", status=0)
+            self._call(step)
+        except errors.Conflict:
+            self._memory = self._memory.failed()
+        except errors.KubeError:
+            self._memory = self._memory.failed()
+            return False
+        finally:
+            self._server.actor = SYSTEM
+        return True
+
+    def _call(self, step: Step) -> None:
+        me, now = self.settings.me, self.timeline.time()
+        if step is Step.READ:
+            name = epochs.lease_name(self.settings.device)
+            self._body = self._server.find("leases", name, constants.SYSTEM_NAMESPACE)
+            lease = epochs.read(self._body) if self._body is not None else None
+            self._memory = self._memory.saw(me, lease, at=now)
+            return
+        make = epochs.release if step is Step.RELEASE else epochs.claim
+        body = epochs.render(
+            make(me, self._terms, self._memory, now),
+            device=self.settings.device,
+            moment=bodies.micro_stamp(self._server.clock()),
+            base=self._body,
+        )
+        write = self._server.create if step is Step.CREATE else self._server.replace
+        self._body = write("leases", body, constants.SYSTEM_NAMESPACE)
+        answer = epochs.read(self._body)
+        if step is Step.RELEASE:
+            self._memory = self._memory.released(me, answer, at=now)
+            return
+        self._memory = self._memory.wrote(me, self._terms, answer, sent_at=now, answered_at=now)
+
+
+def is_master(pod: Json) -> bool:
+    """Whether a pod runs the master stand-in."""
+    return bodies.labels(pod).get(constants.LABEL_ROLE) == constants.ROLE_MASTER
+
+
+def environment(pod: Json) -> dict[str, str]:
+    """The environment of a pod's first container, fields of the pod filled in."""
+    meta = pod["metadata"]
+    fields = {
+        "metadata.name": meta["name"],
+        "metadata.namespace": meta.get("namespace", ""),
+        "metadata.uid": meta["uid"],
+        "spec.nodeName": bodies.node_of(pod),
+    }
+    result = {}
+    for one in pod["spec"]["containers"][0].get("env") or ():
+        source = (one.get("valueFrom") or {}).get("fieldRef") or {}
+        result[one["name"]] = one.get("value") or fields.get(source.get("fieldPath", ""), "")
+    return result

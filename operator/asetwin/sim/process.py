@@ -1,0 +1,250 @@
+"""The operator's process in the simulated cluster: its loop, in virtual time.
+
+Observe, decide and act are the real ones; what :class:`asetwin.loop.Loop`
+adds, the rhythm of the turns, is done here with the same constants. The
+process can be killed at any write and starts again with an empty memory.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, cast
+
+from asetwin import loop
+from asetwin.kube import client, errors
+from asetwin.kube.act import Executor, Settings
+from asetwin.kube.observe import KINDS, Cluster
+from asetwin.model import decide
+from asetwin.model.plan import Plan
+from asetwin.model.snapshot import Snapshot
+from asetwin.sim.apiserver import DELETED, ApiServer, Change
+from asetwin.sim.clock import Process, Timeline
+from asetwin.sim.wire import Call, Crashed, Wire
+
+ACTOR = "operator"
+WATCH_SECONDS = 0.005
+"""How long a watch event is on its way."""
+RESTART_SECONDS = 1.0
+"""From the death of the process to the start of the next one."""
+INSTALL_RETRY_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of one device's loop, as a recorder sees it."""
+
+    at: float
+    device: str
+    snapshot: Snapshot
+    plan: Plan
+
+
+@dataclass(slots=True)
+class Track:
+    """One device's loop."""
+
+    due: float = 0.0
+    is_busy: bool = False
+    is_woken: bool = False
+    failures: int = 0
+
+
+class Operator(Process):
+    """The process. It does nothing until it is started."""
+
+    def __init__(
+        self,
+        server: ApiServer,
+        timeline: Timeline,
+        *,
+        record: Callable[[Turn], None],
+        report: Callable[[str], None],
+        watch: Callable[[Call], None],
+    ) -> None:
+        super().__init__(timeline)
+        self.turns = 0
+        self.wire = Wire(server, ACTOR)
+        self.cluster = Cluster()
+        self.is_running = False
+        self._server = server
+        self._record = record
+        self._report = report
+        self._watch = watch
+        self._executor: Executor | None = None
+        self._tracks: dict[str, Track] = {}
+        self._news: deque[tuple[float, Change]] = deque()
+        self._resync_at = math.inf
+        self._run = 0
+        server.watch(self._seen)
+
+    def start(self, *, crash_after: int | None = None) -> None:
+        """A new process; ``crash_after`` so many writes it dies and is started again."""
+        self._run += 1
+        self.is_running = True
+        self.cluster = Cluster()
+        self.wire = Wire(self._server, ACTOR, watch=self._watch)
+        self.wire.crash_after = crash_after
+        api = cast(client.Client, self.wire)
+        settings = Settings(image="asetwin.local/operator:sim", instance="sim")
+        self._executor = Executor(api, self.cluster, settings, clock=self.timeline.wall)
+        self._tracks, self._news = {}, deque()
+        self._spawn(self._sync, self._synced)
+
+    def stop(self) -> None:
+        """The process is gone, whatever it was doing."""
+        self.wire.is_cut = True
+        self.is_running = False
+        self._resync_at = math.inf
+        self._tracks, self._news = {}, deque()
+        self.sleep()
+
+    # --- Observing ------------------------------------------------------------------------------
+
+    def _seen(self, change: Change) -> None:
+        if not self.is_running or change.plural not in KINDS:
+            return
+        due = self.timeline.time() + self.timeline.varied(WATCH_SECONDS)
+        # One kind's events come in their order; one queue keeps it for all of them.
+        due = max(due, self._news[-1][0]) if self._news else due
+        self._news.append((due, change))
+        self.wake_at(self._news[0][0])
+
+    def _take_news(self, now: float) -> None:
+        changed = False
+        while self._news and self._news[0][0] <= now:
+            _, change = self._news.popleft()
+            is_gone = change.type == DELETED
+            changed = self.cluster.apply(change.plural, change.body, is_gone=is_gone) or changed
+        if changed:
+            self._wake_tracks(loop.GATHER_SECONDS)
+
+    async def _sync(self) -> None:
+        await self.cluster.resync(cast(client.Client, self.wire))
+
+    def _synced(self, error: BaseException | None) -> None:
+        if isinstance(error, errors.KubeError):
+            self._report(f"cannot read the cluster: {error}")
+            run = self._run
+            self.timeline.call_later(INSTALL_RETRY_SECONDS, self._retry_sync, run)
+            return
+        self._resync_at = self.timeline.time() + loop.RESYNC_SECONDS
+        self._wake_tracks(0.0)
+        self.wake()
+
+    def _retry_sync(self, run: int) -> None:
+        if run == self._run and self.is_running:
+            self._spawn(self._sync, self._synced)
+
+    # --- The rhythm -----------------------------------------------------------------------------
+
+    def _wake_tracks(self, delay: float) -> None:
+        due = self.timeline.time() + delay
+        for track in self._tracks.values():
+            track.is_woken = True
+            track.due = min(track.due, due)
+        self.wake_at(due)
+
+    def tick(self) -> None:
+        if not self.is_running:
+            return
+        now = self.timeline.time()
+        self._take_news(now + 1e-6)
+        if self.cluster.is_synced:
+            self._keep_tracks()
+            for name, track in self._tracks.items():
+                if track.due <= now + 1e-6 and not track.is_busy:
+                    self._turn(name, track)
+            if now >= self._resync_at:
+                self._resync_at = now + loop.RESYNC_SECONDS
+                self._spawn(self._sync, self._synced)
+        dues = [track.due for track in self._tracks.values() if not track.is_busy]
+        dues += [due for due, _ in list(self._news)[:1]] + [self._resync_at]
+        if min(dues) < math.inf:
+            self.wake_at(max(min(dues), now))
+
+    def _keep_tracks(self) -> None:
+        wanted = {loop.UNBOUND, *self.cluster.snapshot().devices}
+        for name in sorted(wanted - set(self._tracks)):
+            self._tracks[name] = Track(due=self.timeline.time())
+        for name in sorted(set(self._tracks) - wanted):
+            del self._tracks[name]
+
+    def _turn(self, name: str, track: Track) -> None:
+        track.is_woken, track.is_busy = False, True
+        self.turns += 1
+        now, snapshot = self.timeline.wall(), self.cluster.snapshot()
+        if name == loop.UNBOUND:
+            todo = decide.decide_unbound(snapshot, now)
+        else:
+            todo = decide.decide(snapshot, name, now)
+        self._record(Turn(self.timeline.time(), name, snapshot, todo))
+        if not todo.stages:
+            self._turned(name, track, todo, 0)
+            return
+        executor = self._executor
+        assert executor is not None
+        count = 0
+
+        async def act() -> None:
+            nonlocal count
+            count = await executor.act(todo)
+
+        def acted(error: BaseException | None) -> None:
+            if isinstance(error, errors.KubeError):
+                self._failed(name, track, error)
+            else:
+                self._turned(name, track, todo, count)
+
+        self._spawn(act, acted)
+
+    def _turned(self, name: str, track: Track, todo: Plan, count: int) -> None:
+        now = self.timeline.time()
+        track.is_busy, track.failures = False, 0
+        delay = loop.CHECK_SECONDS if count else loop.IDLE_SECONDS
+        if todo.wake_at is not None:
+            delay = min(delay, max(0.0, todo.wake_at - self.timeline.wall()))
+        track.due = now + (loop.GATHER_SECONDS if track.is_woken else delay)
+        if count:
+            self._wake_tracks(loop.GATHER_SECONDS)
+        self.wake_at(track.due)
+
+    def _failed(self, name: str, track: Track, error: errors.KubeError) -> None:
+        self._report(f"{name or 'unbound'}: turn ended early: {error}")
+        delay = min(
+            loop.FIRST_RETRY_SECONDS * 2.0 ** min(track.failures, 10), loop.LAST_RETRY_SECONDS
+        )
+        track.failures += 1
+        track.is_busy, track.due = False, self.timeline.time() + delay
+        if track.failures > 2:
+            self._spawn(self._sync, self._synced)
+        self.wake_at(track.due)
+
+    def _spawn(
+        self,
+        start: Callable[[], Coroutine[Any, Any, None]],
+        then: Callable[[BaseException | None], None],
+    ) -> None:
+        """Run a coroutine of this process; ``then`` gets its error, unless the process died."""
+        run = self._run
+        task = self.timeline.create_task(start())
+
+        def done(finished: "asyncio.Task[None]") -> None:
+            error = finished.exception()
+            if run != self._run or not self.is_running:
+                return
+            if isinstance(error, Crashed):
+                self._report(f"killed after {self.wire.writes} writes")
+                self.stop()
+                self.timeline.call_later(RESTART_SECONDS, self._restart, run)
+                return
+            if error is not None and not isinstance(error, errors.KubeError):
+                raise error
+            then(error)
+
+        task.add_done_callback(done)
+
+    def _restart(self, run: int) -> None:
+        if run == self._run and not self.is_running:
+            self.start()

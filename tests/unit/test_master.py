@@ -1,0 +1,605 @@
+"""The processes of asetwin.standin at their edges: a bad API server, signals, probes."""
+
+import asyncio
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kubernetes.aio.config import ConfigException
+
+import asetwin
+from asetwin.kube import client, errors
+from asetwin.model import epochs
+from asetwin.standin import master as masters
+from asetwin.standin.master import Master, Settings, SettingsError
+
+PATH = "/apis/coordination.k8s.io/v1/namespaces/asetwin-system/leases/ase-master"
+WALL = 1_795_593_600.0
+
+
+# --- Virtual time ---------------------------------------------------------------------------------
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer instead of waiting for it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        super().__init__(_Selector(self))
+
+    def time(self) -> float:
+        return self.now
+
+
+class _Selector(selectors.SelectSelector):
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self.loop = loop
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        assert timeout is not None, "everybody waits, and nothing is left to happen"
+        self.loop.now += max(timeout, 0.0)
+        return []
+
+
+def play(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    loop = VirtualLoop()
+    try:
+        loop.run_until_complete(scenario())
+    finally:
+        loop.close()
+
+
+# --- A Lease in an API server that can be bad -----------------------------------------------------
+
+
+class Leases:
+    """The API server's Leases, as far as a master sees them."""
+
+    def __init__(self) -> None:
+        self.body: dict[str, Any] | None = None
+        self.calls: list[str] = []
+        self._version = 0
+
+    async def get(self, path: str) -> dict[str, Any]:
+        assert path == PATH
+        self.calls.append("GET")
+        if self.body is None:
+            raise errors.NotFound("no such Lease", status=404)
+        return self.body
+
+    async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        assert path == PATH.rpartition("/")[0]
+        self.calls.append("POST")
+        if self.body is not None:
+            raise errors.AlreadyExists("exists", status=409)
+        return self._store(body, uid=f"uid-{self._version}")
+
+    async def replace(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        assert path == PATH
+        self.calls.append("PUT")
+        uid, version = (body["metadata"].get(key) for key in ("uid", "resourceVersion"))
+        if self.body is None:
+            # As the API server does it: without a uid the Lease would be created.
+            assert uid, "a PUT without a uid revives a deleted Lease"
+            raise errors.Conflict("another uid", status=409)
+        old = self.body["metadata"]
+        if (uid, version) != (old["uid"], old["resourceVersion"]):
+            raise errors.Conflict("another version", status=409)
+        return self._store(body, uid=uid)
+
+    def put(self, holder: str, epoch: int, seconds: int = 3) -> None:
+        """Somebody else writes the Lease."""
+        lease = epochs.Lease(holder, epoch, seconds)
+        body = epochs.render(lease, device="ase", moment="now", base=self.body)
+        self._store(body, uid="uid-of-other")
+
+    def _store(self, body: dict[str, Any], *, uid: str) -> dict[str, Any]:
+        self._version += 1
+        metadata = body["metadata"] | {"uid": uid, "resourceVersion": str(self._version)}
+        self.body = body | {"metadata": metadata}
+        return self.body
+
+    @property
+    def holder(self) -> str | None:
+        return self.body["spec"]["holderIdentity"] if self.body else None
+
+
+class Link:
+    """One master's way to the API server; ``mood`` says what happens to a request."""
+
+    def __init__(self, leases: Leases) -> None:
+        self.leases = leases
+        self.mood = "good"
+        self.delay = 0.0
+
+    async def get(self, path: str) -> dict[str, Any]:
+        return await self._pass(lambda: self.leases.get(path))
+
+    async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._pass(lambda: self.leases.create(path, body))
+
+    async def replace(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._pass(lambda: self.leases.replace(path, body))
+
+    async def _pass(self, call: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        await asyncio.sleep(self.delay)
+        if self.mood == "cut":
+            await asyncio.sleep(1e6)
+        if self.mood == "refuses":
+            raise errors.Forbidden("not allowed", status=403)
+        if self.mood == "down":
+            raise errors.Unavailable("connection refused", status=0)
+        answer = await call()
+        if self.mood == "loses answers":
+            await asyncio.sleep(1e6)
+        return answer
+
+
+class Run:
+    """One master that runs under the virtual clock."""
+
+    def __init__(self, leases: Leases, *, epoch: int = 2, pod: str = "", boot: float = 0) -> None:
+        loop = asyncio.get_running_loop()
+        me = epochs.Identity(pod or f"ase-master-{epoch}", epoch, uid=f"uid-{pod or epoch}")
+        self.loop = loop
+        self.link = Link(leases)
+        self.master = Master(
+            Settings("ase", "node-b", me, boot_seconds=boot, lease_seconds=3, port=0),
+            self.link,
+            started_at=loop.time(),
+            clock=loop.time,
+            wall=lambda: WALL + loop.time(),
+        )
+        self.task = loop.create_task(self.master.run())
+
+    @property
+    def is_serving(self) -> bool:
+        return not self.task.done() and bool(self.master.describe()["serving"])
+
+    async def until(self, moment: float) -> None:
+        await asyncio.sleep(moment - self.loop.time())
+
+    async def end(self) -> None:
+        self.master.stop()
+        await self.task
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What the master has logged, without the part that is the same in each line."""
+    caplog.set_level(logging.INFO, logger="asetwin.master")
+    return lambda: [record.getMessage().partition(" (device=")[0] for record in caplog.records]
+
+
+# --- The loop -------------------------------------------------------------------------------------
+
+
+def test_creates_a_missing_lease_and_serves_when_nobody_else_can(told: Any) -> None:
+    async def scenario() -> None:
+        leases = Leases()
+        run = Run(leases)
+        await run.until(0.1)
+        assert (leases.calls, leases.holder) == (["GET", "POST"], "ase-master-2")
+        await run.until(2.99)
+        assert not run.is_serving
+        await run.until(3.01)
+        assert run.is_serving
+        assert run.master.describe()["since"] == "2026-11-25T08:00:03.000000Z"
+        await run.end()
+
+    play(scenario)
+    assert told() == ["acquired", "serving", "stopped serving: was told to end", "released"]
+
+
+def test_renews_without_reading() -> None:
+    async def scenario() -> None:
+        leases = Leases()
+        run = Run(leases)
+        await run.until(10.5)
+        assert leases.calls == ["GET", "POST"] + ["PUT"] * 10
+        await run.end()
+
+    play(scenario)
+
+
+def test_takes_the_lease_at_once_and_serves_when_the_old_master_is_silent() -> None:
+    async def scenario() -> None:
+        leases = Leases()
+        old = Run(leases, epoch=1)
+        await old.until(10.0)
+        assert old.is_serving
+        old.link.mood = "cut"
+        new = Run(leases, epoch=2)
+        await new.until(10.1)
+        assert leases.holder == "ase-master-2"
+        # The renewal that was sent at 9 s was the last one.
+        await new.until(11.9)
+        assert (old.is_serving, new.is_serving) == (True, False)
+        await new.until(12.1)
+        assert (old.is_serving, new.is_serving) == (False, False)
+        await new.until(13.1)
+        assert (old.is_serving, new.is_serving) == (False, True)
+        old.link.mood = "good"
+        await old.task
+        await new.end()
+
+    play(scenario)
+
+
+def test_a_release_lets_the_next_one_serve_after_its_boot() -> None:
+    async def scenario() -> None:
+        leases = Leases()
+        old = Run(leases, epoch=1)
+        await old.until(5.0)
+        await old.end()
+        assert (leases.holder, old.loop.time()) == ("", 5.0)
+        new = Run(leases, epoch=2, boot=2)
+        await new.until(6.99)
+        assert not new.is_serving
+        await new.until(7.01)
+        assert new.is_serving
+        await new.end()
+
+    play(scenario)
+
+
+def test_stands_down_for_a_higher_epoch(told: Any) -> None:
+    async def scenario() -> None:
+        leases = Leases()
+        run = Run(leases)
+        await run.until(3.5)
+        leases.put("ase-master-3", 3)
+        await run.task
+        assert leases.holder == "ase-master-3"
+        assert run.loop.time() == pytest.approx(4.0)
+
+    play(scenario)
+    assert told() == [
+        "acquired",
+        "serving",
+        "lost: superseded by epoch 3",
+        "superseded: superseded by epoch 3, stands down for good",
+    ]
+
+
+@pytest.mark.parametrize("mood", ["cut", "down", "refuses"])
+def test_stops_serving_by_itself_and_comes_back(mood: str, told: Any) -> None:
+    async def scenario() -> None:
+        run = Run(Leases())
+        await run.until(3.5)
+        run.link.mood = mood
+        await run.until(5.99)
+        assert run.is_serving
+        await run.until(6.01)
+        assert not run.is_serving
+        await run.until(60.0)
+        # The API server's absence is not the process's fault: a restart would not help.
+        assert run.master.is_alive()
+        run.link.mood = "good"
+        await run.until(64.0)
+        assert run.is_serving
+        await run.end()
+
+    play(scenario)
+    lines = [line for line in told() if not line.startswith("cannot")]
+    assert lines[:3] == ["acquired", "serving", "lost: could not renew the Lease for 3.0 s"]
+    assert "serving" in lines[3:]
+    assert len(told()) - len(lines) == 1, "one complaint, however long it lasts"
+
+
+def test_a_lost_answer_is_not_taken_for_success_nor_for_failure(told: Any) -> None:
+    async def scenario() -> None:
+        leases = Leases()
+        leases.put("ase-master-1", 1)
+        run = Run(leases)
+        run.link.delay = 0.1
+        await run.until(0.15)
+        run.link.mood = "loses answers"
+        await run.until(2.0)
+        assert (leases.holder, run.master.memory.tenure) == ("ase-master-2", None)
+        run.link.mood = "good"
+        # Given up after 3 s and read again; by then it no longer knows how long ago it took it.
+        await run.until(6.0)
+        assert not run.is_serving
+        await run.until(6.6)
+        assert run.is_serving
+        await run.end()
+
+    play(scenario)
+    assert "acquired" in told()
+
+
+def test_a_deleted_lease_comes_back() -> None:
+    async def scenario() -> None:
+        leases = Leases()
+        run = Run(leases)
+        await run.until(3.5)
+        leases.body = None
+        await run.until(4.5)
+        assert (leases.holder, run.is_serving) == ("ase-master-2", False)
+        await run.until(7.1)
+        assert run.is_serving
+        await run.end()
+
+    play(scenario)
+
+
+def test_two_pods_of_one_epoch_take_turns() -> None:
+    async def scenario() -> None:
+        leases = Leases()
+        first = Run(leases, pod="first")
+        await first.until(0.1)
+        second = Run(leases, pod="second")
+        await first.until(30.0)
+        assert (first.is_serving, second.is_serving) == (True, False)
+        assert "held by first under epoch 2" in second.master.describe()["reason"]
+        await first.end()
+        await second.until(32.0)
+        assert second.is_serving
+        await second.end()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("mood", ["good", "cut", "loses answers", "down"])
+def test_ends_soon_whatever_the_network_does(mood: str) -> None:
+    async def scenario() -> None:
+        leases = Leases()
+        run = Run(leases)
+        await run.until(4.5)
+        run.link.mood = mood
+        await run.until(5.5)
+        run.master.stop()
+        assert not run.is_serving
+        await run.task
+        assert run.loop.time() <= 7.3
+        assert leases.holder == ("" if mood == "good" else "ase-master-2")
+
+    play(scenario)
+
+
+def test_release_follows_a_renewal_that_arrived_after_all() -> None:
+    async def scenario() -> None:
+        leases = Leases()
+        run = Run(leases)
+        await run.until(3.5)
+        run.link.mood = "loses answers"
+        await run.until(4.1)
+        run.link.mood = "good"
+        leases.calls.clear()
+        await run.end()
+        assert (leases.calls, leases.holder) == (["GET", "PUT"], "")
+        assert run.loop.time() == pytest.approx(4.4)
+
+    play(scenario)
+
+
+def test_hands_off_a_lease_that_somebody_else_has_taken() -> None:
+    async def scenario() -> None:
+        leases = Leases()
+        run = Run(leases)
+        await run.until(3.5)
+        leases.put("ase-master-3", 3)
+        await run.end()
+        assert leases.holder == "ase-master-3"
+
+    play(scenario)
+
+
+def test_a_loop_that_hangs_is_noticed() -> None:
+    now = [100.0]
+    me = epochs.Identity("ase-master-2", 2)
+    master = Master(
+        Settings("ase", "", me, 0, 3, 0), Leases(), started_at=100.0, clock=lambda: now[0]
+    )
+    assert master.is_alive()
+    now[0] = 109.9
+    assert master.is_alive()
+    now[0] = 110.0
+    assert not master.is_alive()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.randoms(use_true_random=True))
+def test_of_many_masters_in_a_bad_network_at_most_one_serves(rng: Any) -> None:
+    async def scenario() -> None:
+        leases = Leases()
+        runs: list[Run] = []
+        for _ in range(400):
+            if len(runs) < 4 and rng.random() < 0.03:
+                runs.append(Run(leases, epoch=len(runs) + 1, boot=rng.choice((0, 0, 2))))
+            for run in runs:
+                if rng.random() < 0.05:
+                    run.link.mood = rng.choice(("good", "good", "cut", "loses answers", "down"))
+                    run.link.delay = rng.choice((0.0, 0.01, rng.uniform(0, 2)))
+                if rng.random() < 0.002:
+                    run.master.stop()
+            serving = [run.master.settings.me.pod for run in runs if run.is_serving]
+            assert len(serving) <= 1, serving
+            await asyncio.sleep(0.05)
+        for run in runs:
+            run.master.stop()
+        await asyncio.gather(*(run.task for run in runs))
+
+    play(scenario)
+
+
+# --- The process ----------------------------------------------------------------------------------
+
+ENVIRON = {"ASETWIN_DEVICE": "ase", "ASETWIN_EPOCH": "4", "ASETWIN_POD": "ase-master-4"}
+
+
+def test_settings_have_the_promised_defaults() -> None:
+    me = epochs.Identity("ase-master-4", 4, uid="")
+    assert masters.read_settings(ENVIRON) == Settings("ase", "", me, 0.0, 3, 8080)
+
+
+def test_settings_are_read() -> None:
+    more = {
+        "ASETWIN_NODE": "node-b",
+        "ASETWIN_POD_UID": "abc",
+        "ASETWIN_BOOT_SECONDS": "180",
+        "ASETWIN_LEASE_SECONDS": "5",
+        "ASETWIN_PORT": "9090",
+    }
+    me = epochs.Identity("ase-master-4", 4, uid="abc")
+    assert masters.read_settings(ENVIRON | more) == Settings("ase", "node-b", me, 180.0, 5, 9090)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("ASETWIN_DEVICE", "", "ASETWIN_DEVICE is not set"),
+        ("ASETWIN_POD", "", "ASETWIN_POD is not set"),
+        ("ASETWIN_EPOCH", "", "a whole number from 1 to 2147483647, is ''"),
+        ("ASETWIN_EPOCH", "0", "is '0'"),
+        ("ASETWIN_EPOCH", "1.5", "is '1.5'"),
+        ("ASETWIN_BOOT_SECONDS", "nan", "a number from 0 to 86400, is 'nan'"),
+        ("ASETWIN_LEASE_SECONDS", "0", "a whole number from 1 to 3600, is '0'"),
+        ("ASETWIN_PORT", "http", "ASETWIN_PORT must be"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(name: str, text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message.replace("(", r"\(")):
+        masters.read_settings(ENVIRON | {name: text})
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    for name in ("KUBERNETES_SERVICE_HOST", *(key for key in os.environ if "ASETWIN" in key)):
+        monkeypatch.delenv(name, raising=False)
+    for name, text in (ENVIRON | {"ASETWIN_PORT": "0"}).items():
+        monkeypatch.setenv(name, text)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield monkeypatch
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_a_bad_environment_ends_the_process(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment.setenv("ASETWIN_EPOCH", "x")
+    assert masters.main() == 2
+    assert "error: ASETWIN_EPOCH must be" in capsys.readouterr().err
+
+
+def test_a_missing_cluster_ends_the_process(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Leases]:
+        raise ConfigException("no current context")
+        yield
+
+    # Never by way of the environment: the library has read KUBECONFIG when it was imported, so
+    # that the test would find the cluster of whoever runs it.
+    environment.setattr(client, "connect", connect)
+    assert masters.main() == 2
+    assert capsys.readouterr().err == "error: no current context\n"
+
+
+def test_sigterm_releases_the_lease_and_ends_the_process(environment: pytest.MonkeyPatch) -> None:
+    leases = Leases()
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Leases]:
+        # Comes after the first claim: the loop is in its first wait by then.
+        asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+        yield leases
+
+    environment.setattr(client, "connect", connect)
+    assert masters.main() == 0
+    assert (leases.calls, leases.holder) == (["GET", "POST", "PUT"], "")
+
+
+async def test_probes_tell_serving_from_alive() -> None:
+    now = [0.0]
+    me = epochs.Identity("ase-master-2", 2)
+    leases = Leases()
+    master = Master(
+        Settings("ase", "node-b", me, 0, 3, 0),
+        leases,
+        started_at=0.0,
+        clock=lambda: now[0],
+        wall=lambda: WALL,
+    )
+
+    async with TestClient(TestServer(masters.application(master))) as http:
+
+        async def ask(path: str) -> tuple[int, str]:
+            response = await http.get(path)
+            return response.status, await response.text()
+
+        assert await ask("/readyz") == (503, "has not read the Lease yet\n")
+        assert await ask("/healthz") == (200, "ok\n")
+        lease = epochs.Lease(me.pod, 2, 3)
+        terms = epochs.Terms(started_at=0.0)
+        master.memory = master.memory.saw(me, lease, at=0.0).wrote(
+            me, terms, lease, sent_at=0.0, answered_at=0.0
+        )
+        assert await ask("/readyz") == (200, "serves under epoch 2\n")
+        about = await (await http.get("/")).json()
+        assert about == {
+            "device": "ase",
+            "node": "node-b",
+            "pod": "ase-master-2",
+            "epoch": 2,
+            "serving": True,
+            "since": "2026-11-25T08:00:00.000000Z",
+            "reason": "serves under epoch 2",
+        }
+        # Nobody had to tell it: probes look at the clock, not at what the loop last thought.
+        now[0] = 3.0
+        status, reason = await ask("/readyz")
+        assert (status, reason) == (503, "could not renew the Lease for 3.0 s\n")
+        now[0] = 20.0
+        assert (await ask("/healthz"))[0] == 500
+
+
+# --- The sample workload --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def web() -> Iterator["subprocess.Popen[str]"]:
+    package = Path(asetwin.__file__).parent.parent
+    environ = {"PYTHONPATH": str(package), "PORT": "0", "HOSTNAME": "web-1", "NODE_NAME": "n1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asetwin.standin.web"],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with process:
+        yield process
+        process.kill()
+
+
+def test_web_says_where_it_runs_and_ends_on_sigterm(web: "subprocess.Popen[str]") -> None:
+    assert web.stdout is not None
+    port = web.stdout.readline().split()[-1]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/?x=1", timeout=5) as answer:
+        assert answer.version == 11
+        assert answer.read().decode().startswith("pod=web-1 node=n1 uptime=")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+        assert answer.read() == b"ok\n"
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/other", timeout=5)
+    web.send_signal(signal.SIGTERM)
+    assert web.wait(timeout=5) == 0
+    assert web.stdout.read() == "", "probes ask every second: nothing is logged"
