@@ -67,8 +67,18 @@ cluster_config() {
 	[[ -f /sys/fs/cgroup/cgroup.controllers ]] || extra+=('failCgroupV1: false')
 	! lacks_sys_resource || extra+=('oomScoreAdj: 0')
 	sed -e "s|@NAME@|$name|" -e "s|@NODE_IMAGE@|$NODE_IMAGE|" \
-		-e "s|@CLUSTER_STATE@|$(cluster_dir "$name")|" \
+		-e "s|@CLUSTER_STATE@|$(cluster_dir "$name")|" -e "s|@DOCKER_SOCKET@|$(docker_socket)|" \
 		-e "s|@KUBELET_EXTRA@|$(printf '%s\\n    ' "${extra[@]:-}")|" "$HACK_DIR/kind/cluster.yaml.tmpl"
+}
+
+# Where the engine's socket lies on the engine's own machine: elsewhere only for a rootless engine.
+docker_socket() {
+	local host
+	host=${DOCKER_HOST:-$(docker context inspect -f '{{.Endpoints.docker.Host}}' 2>/dev/null || true)}
+	case $host in
+	unix:///run/user/*) printf '%s' "${host#unix://}" ;;
+	*) printf /var/run/docker.sock ;;
+	esac
 }
 
 cluster_create() {
@@ -92,7 +102,8 @@ cluster_create() {
 cluster_remember() {
 	local name=$1 containers
 	mapfile -t containers < <(cluster_containers "$name")
-	docker inspect -f '{{.NetworkSettings.Networks.kind.IPAddress}} {{.Name}}' "${containers[@]}" | sort -t. -k4,4n | sed 's, /, ,' >"$(cluster_dir "$name")/addresses"
+	docker inspect -f '{{.NetworkSettings.Networks.kind.IPAddress}} {{.Name}}' "${containers[@]}" |
+		sort -t. -k4,4n | sed 's, /, ,' >"$(cluster_dir "$name")/addresses"
 	hash_of "$(cluster_dir "$name")/kind.yaml" >"$(cluster_dir "$name")/made-from"
 }
 
@@ -105,17 +116,21 @@ cluster_kubectl() {
 	docker exec -i "$name-control-plane" kubectl --kubeconfig=/etc/kubernetes/admin.conf "$@"
 }
 
-# cluster_unready NAME [SINCE]: prints the nodes that are not Ready; fails when the API does not
-# answer. NB: a Node whose kubelet has died still says Ready until somebody notices. So its Lease,
-# renewed every second, must be younger than ten seconds and than SINCE (epoch seconds).
+# cluster_unready NAME [SINCE]: prints the nodes that are missing or not Ready; fails when the API
+# does not answer. NB: a Node whose kubelet has died still says Ready until somebody notices. So its
+# Lease, renewed every second, must be younger than ten seconds and than SINCE (epoch seconds).
 cluster_unready() {
-	local oldest=$(($(date +%s) - 10)) since=${2:-0} nodes leases
+	local name=$1 oldest=$(($(date +%s) - 10)) since=${2:-0} ready fresh node
 	((oldest > since)) || oldest=$since
-	nodes=$(cluster_ask "$1" get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}') || return 1
-	leases=$(cluster_ask "$1" -n kube-node-lease get leases -o jsonpath='{range .items[*]}{.metadata.name} {.spec.renewTime}{"\n"}{end}') || return 1
-	awk -v oldest="$(date -u -d "@$oldest" +%FT%T)" '
-		NR == FNR {if ($2 > oldest) fresh[$1] = 1; next}
-		$2 != "True" || !fresh[$1] {print $1}' <(echo "$leases") <(echo "$nodes")
+	ready=$(cluster_ask "$name" get nodes -o \
+		jsonpath='{range .items[*]}{.metadata.name}={.status.conditions[?(@.type=="Ready")].status} {end}') ||
+		return 1
+	fresh=$(cluster_ask "$name" -n kube-node-lease get leases -o \
+		jsonpath='{range .items[*]}{.metadata.name} {.spec.renewTime}{"\n"}{end}' |
+		awk -v oldest="$(date -u -d "@$oldest" +%FT%T)" '$2 > oldest {printf "%s ", $1}') || return 1
+	for node in $(cluster_containers "$name"); do
+		[[ " $ready" == *" $node=True "* && " $fresh" == *" $node "* ]] || echo "$node"
+	done
 }
 
 cluster_ask() {
@@ -185,8 +200,18 @@ cluster_mend_or_recreate() {
 
 cluster_delete() {
 	local name=$1 kubeconfig=${2:-}
-	kind delete cluster --name "$name" ${kubeconfig:+--kubeconfig "$kubeconfig"}
+	if command -v kind >/dev/null; then
+		kind delete cluster --name "$name" ${kubeconfig:+--kubeconfig "$kubeconfig"}
+	fi
 	cluster_containers "$name" | xargs -r docker rm -f -v
+	remove_tree "$(cluster_dir "$name")"
+}
+
+# Pods write to the shares as whatever user they are; where this script is not root, a container is.
+remove_tree() {
+	rm -rf "$1" 2>/dev/null && return
+	docker run --rm --entrypoint rm -v "$(dirname "$1"):/clusters" "$NODE_IMAGE" \
+		-rf "/clusters/$(basename "$1")"
 }
 
 # ---------------------------------------------------------------- the whole of it
@@ -196,9 +221,9 @@ ensure_cluster() {
 	local name=$1 kubeconfig=$2
 	[[ $name =~ ^[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?$ ]] ||
 		die "'$name' cannot be a cluster's name" "Use lower-case letters, digits and dashes."
-	mkdir -p "$(cluster_dir "$name")"
 	lock "cluster-$name"
 	refuse_foreign "$name"
+	mkdir -p "$(cluster_dir "$name")"
 	ensure_inotify
 	if [[ $(cluster_owner "$name") == none ]]; then
 		step "Cluster $name: create" cluster_create "$name" "$kubeconfig"

@@ -98,14 +98,10 @@ operator_build() {
 	cp "$HACK_DIR/image.d/Dockerfile" "$work/"
 	image_build "$image" "$work" --build-arg "DEPENDENCIES_IMAGE=$dependencies"
 	docker tag "$image" "$OPERATOR_REPOSITORY:dev"
-	prune_operator_images
+	# A day of development leaves dozens.
+	prune_images "$OPERATOR_REPOSITORY" 6
+	prune_images "$OPERATOR_REPOSITORY-dependencies" 3
 	note built
-}
-
-# A day of development leaves dozens; the newest few are enough to go back to.
-prune_operator_images() {
-	docker images --format '{{.Repository}}:{{.Tag}}' "$OPERATOR_REPOSITORY" |
-		grep -v ':dev$' | tail -n +6 | xargs -r docker rmi >/dev/null 2>&1 || true
 }
 
 # ensure_operator_image: sets OPERATOR_IMAGE.

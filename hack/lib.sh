@@ -20,6 +20,7 @@ source "$HACK_DIR/versions.env"
 CACHE=${ASETWIN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/asetwin}
 STATE=${ASETWIN_STATE:-${XDG_STATE_HOME:-$HOME/.local/state}/asetwin}
 mkdir -p "$CACHE" "$STATE/logs"
+find "$STATE/logs" -type f -mtime +7 -delete
 
 # ---------------------------------------------------------------- words for people
 
@@ -31,6 +32,13 @@ die() {
 	printf '\nerror: %s\n' "$1" >&2
 	[[ -z ${2:-} ]] || printf '  %s\n' "$2" >&2
 	exit 1
+}
+
+# need_value OPTION [VALUE…]: the script ends with "bad usage" when an option lacks its value.
+need_value() {
+	[[ -z ${2:-} ]] || return 0
+	printf 'error: %s needs a value (see --help)\n' "$1" >&2
+	exit 2
 }
 
 # A command that fails without a word of its own must not end a script in silence. Functions that

@@ -53,8 +53,10 @@ def main() -> int:
             return 0
         stored = pool.map(content_digests, options.nodes)
         everywhere = set.intersection(*stored)
-        with build_archive(options.images, omit=everywhere) as archive:
-            list(pool.map(lambda node: import_archive(node, archive), options.nodes))
+        with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
+            write_archive(archive, options.images, omit=everywhere)
+            archive.flush()
+            list(pool.map(lambda node: import_archive(node, archive.name), options.nodes))
     return 0
 
 
@@ -95,14 +97,14 @@ def content_digests(node: str) -> set[str]:
 # ---------------------------------------------------------------- the archive
 
 
-def build_archive(images: list[str], *, omit: set[str]) -> IO[bytes]:
+def write_archive(file: IO[bytes], images: list[str], *, omit: set[str]) -> None:
     """What `docker save` says, as an OCI archive without the layers in `omit`."""
-    file = tempfile.NamedTemporaryFile(suffix=".tar")
     saving = subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE)
     assert saving.stdout is not None
     blobs: dict[str, Blob] = {}  # path in docker's archive → what it is
     small: dict[str, bytes] = {}  # path → content, for configurations and docker's own manifest
     aliases: dict[str, str] = {}  # path of a link → the path that holds the layer
+    written = set(omit)  # digests that need not, or not again, go into the archive
 
     with (
         tarfile.open(fileobj=saving.stdout, mode="r|") as saved,
@@ -120,14 +122,13 @@ def build_archive(images: list[str], *, omit: set[str]) -> IO[bytes]:
                     spool.seek(0)
                     small[member.name] = spool.read()
                 blobs[member.name] = blob
-                if is_layer(member.name) and blob.digest not in omit:
+                if is_layer(member.name) and blob.digest not in written:
+                    written.add(blob.digest)
                     spool.seek(0)
                     add(archive, blob_path(blob.digest), spool, blob.size)
         if saving.wait() != 0:
             raise SystemExit(f"docker save {' '.join(images)} failed")
-        add_manifests(archive, blobs=blobs, small=small, aliases=aliases)
-    file.flush()
-    return file
+        add_manifests(archive, blobs=blobs, small=small, aliases=aliases, written=written)
 
 
 def resolve(member: tarfile.TarInfo) -> str:
@@ -159,10 +160,10 @@ def add_manifests(
     blobs: dict[str, Blob],
     small: dict[str, bytes],
     aliases: dict[str, str],
+    written: set[str],
 ) -> None:
     """Write configurations, manifests and index: one entry per name."""
     entries = []
-    written: set[str] = set()
 
     def put(content: bytes, media_type: str) -> Blob:
         blob = Blob(f"sha256:{hashlib.sha256(content).hexdigest()}", len(content), media_type)
@@ -202,9 +203,9 @@ def add(archive: tarfile.TarFile, path: str, content: IO[bytes], size: int) -> N
 # ---------------------------------------------------------------- the nodes
 
 
-def import_archive(node: str, archive: IO[bytes]) -> None:
-    # NB: opened anew for each reader; they would share one position otherwise.
-    with open(archive.name, "rb") as content:
+def import_archive(node: str, path: str) -> None:
+    # NB: opened anew for each node; readers would share one position otherwise.
+    with open(path, "rb") as content:
         command = [*CTR, "images", "import", "--all-platforms", "-"]
         subprocess.run(
             ["docker", "exec", "-i", node, *command], check=True, stdin=content, stdout=sys.stderr

@@ -74,7 +74,15 @@ ensure_images() {
 	airgap_build_components
 	step "Base image" once_image airgap_build_base_image "$BASE_IMAGE"
 	step "Node image" once_image airgap_build_node_image "$NODE_IMAGE"
+	prune_images asetwin.local/node 3
+	prune_images asetwin.local/python 3
 	unlock build
+}
+
+# prune_images REPOSITORY FIRST-TO-GO: the newest few stay, and the engine keeps what is in use.
+prune_images() {
+	docker images --format '{{.Repository}}:{{.Tag}}' "$1" | grep -v ':dev$' | tail -n "+$2" |
+		xargs -r docker rmi >/dev/null 2>&1 || true
 }
 
 # once_image BUILDER IMAGE: another run may have built it while this one waited for the lock.

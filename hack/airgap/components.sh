@@ -58,7 +58,8 @@ programs_build() {
 	mapfile -t packages < <(programs_packages "$module")
 	(
 		cd "$AIRGAP_DIR/go/$module" || exit
-		CGO_ENABLED=0 GOARCH=amd64 go build -trimpath -buildvcs=false \
+		# What the user's own Go settings say about modules must not get in here.
+		GOFLAGS='' GOWORK=off CGO_ENABLED=0 GOARCH=amd64 go build -trimpath -buildvcs=false \
 			-tags "$(programs_tags "$module")" -ldflags "$(programs_ldflags "$module")" \
 			-o "$scratch/" "${packages[@]}"
 	)

@@ -155,7 +155,7 @@ class Loop:
             logger.log(level, "%s: turn ended early: %s", name or "unbound", error)
         except Exception:
             logger.exception("%s: this turn failed; the loop goes on", name or "unbound")
-        delay = min(FIRST_RETRY_SECONDS * 2.0**track.failures, LAST_RETRY_SECONDS)
+        delay = min(FIRST_RETRY_SECONDS * 2.0 ** min(track.failures, 10), LAST_RETRY_SECONDS)
         track.failures += 1
         if track.failures > 2:
             # What we believe may be wrong in more places than the one that was refused.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from pytest_kind import KindCluster
+
 from e2e.twin import Twin
 
 

@@ -1,6 +1,7 @@
 """A node fails and is repaired: the main job, on real kind."""
 
 import pytest
+
 from e2e.twin import DEVICE, NODE_A, NODE_B, SYSTEM, Twin, epoch, is_ready
 
 
@@ -154,7 +155,7 @@ def test_a_bare_pod_is_reported_lost_and_a_daemon_set_stays(twin: Twin) -> None:
     uids = {
         pod["metadata"]["uid"]
         for pod in twin.pods()
-        if pod["metadata"]["labels"].get("app") == "agent"
+        if (pod["metadata"].get("labels") or {}).get("app") == "agent"
     }
 
     twin.fail(NODE_A, "DIMM")
@@ -186,7 +187,7 @@ def test_the_operator_is_killed_in_the_middle_of_a_failover(twin: Twin, after: s
         "evacuating": lambda: len(twin.ready_on(home)) == 0,
         "master-moving": lambda: twin.status().get("master", {}).get("epoch", 0) > before,
     }[after]
-    (operator,) = twin.all("Pod", SYSTEM, **{"app.kubernetes.io/name": "asetwin-operator"})
+    (operator,) = twin.all("Pod", SYSTEM, **{"app.kubernetes.io/component": "operator"})
 
     twin.fail(home, "Motherboard")
     twin.wait(after, reached)

@@ -5,6 +5,7 @@ reads them, and where the cluster itself can tell, the cluster is asked.
 """
 
 import re
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -218,8 +219,7 @@ class Twin:
         """``kubectl apply``, as a user does it."""
         for one in objects:
             one.setdefault("apiVersion", GROUP if one["kind"] in OURS else "v1")
-        text = yaml.safe_dump_all(objects)
-        self.kubectl("apply", "-f", "-", stdin=text)
+        self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
         self._extra += [
             one
             for one in objects
@@ -227,6 +227,11 @@ class Twin:
             and one["metadata"]["name"] not in (DEVICE, *self.nodes)
             and not one["metadata"]["name"].startswith("worker-")
         ]
+
+    def apply_quietly(self, one: Json) -> None:
+        """``kubectl apply`` of something that is expected to be refused."""
+        one.setdefault("apiVersion", GROUP if one["kind"] in OURS else "v1")
+        self.kubectl_quietly("apply", "-f", "-", stdin=yaml.safe_dump(one))
 
     def sample(self, name: str) -> list[Json]:
         """The objects of a sample file, with this cluster's Node names."""
@@ -272,11 +277,15 @@ class Twin:
         """kubectl's standard output; CalledProcessError where it fails."""
         return str(self.kind.kubectl(*args, input=stdin))
 
+    def kubectl_quietly(self, *args: str, stdin: str | None = None) -> str:
+        """The same, with standard error in the CalledProcessError."""
+        return str(self.kind.kubectl(*args, input=stdin, stderr=subprocess.PIPE))
+
     def scale_operator(self, replicas: int) -> None:
         """Stop (0) or start (1) the operator, and wait until that is so."""
         name = "asetwin-operator"
         self.kubectl("-n", SYSTEM, "scale", f"deployment/{name}", f"--replicas={replicas}")
-        labels = {"app.kubernetes.io/name": name}
+        labels = {"app.kubernetes.io/component": "operator"}
         if replicas == 0:
             self.wait("no operator", lambda: not self.all("Pod", SYSTEM, **labels), within=60)
         else:

@@ -277,3 +277,52 @@ def with_status(resource: Any, status: Any) -> Any:
     """The resource with another status, as the API server would answer after the write."""
     assert isinstance(resource, Resource)
     return resource.model_copy(update={"status": status})
+
+
+# --- An API server that answers what it is told ---------------------------------------------------
+
+
+class FakeApi:
+    """Stands where :class:`asetwin.kube.client.Client` stands, and records what it is asked.
+
+    ``answers`` maps ``(verb, path)`` to a JSON answer or to an error to raise;
+    whatever is not in it is answered with an empty object, a list with an
+    empty list.
+    """
+
+    def __init__(self, answers: Mapping[tuple[str, str], Any] | None = None) -> None:
+        self.answers = dict(answers or {})
+        self.calls: list[tuple[str, str, Any]] = []
+
+    def asked(self, *verbs: str) -> list[tuple[str, str, Any]]:
+        """The calls with these verbs, all without."""
+        return [one for one in self.calls if not verbs or one[0] in verbs]
+
+    async def _answer(self, verb: str, path: str, body: Any = None) -> dict[str, Any]:
+        self.calls.append((verb, path, body))
+        answer = self.answers.get((verb, path), {})
+        if isinstance(answer, BaseException):
+            raise answer
+        return dict(answer)
+
+    async def get(self, path: str, **params: str) -> dict[str, Any]:
+        return await self._answer("get", path)
+
+    async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._answer("create", path, body)
+
+    async def replace(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._answer("replace", path, body)
+
+    async def patch(self, path: str, body: dict[str, Any], *, kind: str = "") -> dict[str, Any]:
+        return await self._answer("patch", path, body)
+
+    async def delete(
+        self,
+        path: str,
+        *,
+        uid: str | None = None,
+        resource_version: str | None = None,
+        grace_seconds: int | None = None,
+    ) -> dict[str, Any]:
+        return await self._answer("delete", path, {"uid": uid, "grace_seconds": grace_seconds})

@@ -133,10 +133,8 @@ def test_a_cordon_of_ours_that_an_admin_lifted_is_set_again_and_is_ours() -> Non
     lifted = replace(after, unschedulable=False)
     again = marks.put_out(lifted, "ase", tainted=False)
     assert again is not None
-    assert not applied(lifted, again) is lifted
-    assert not applied(
-        again_node := applied(lifted, again), marks.put_back(again_node)
-    ).unschedulable
+    cordoned = applied(lifted, again)
+    assert not applied(cordoned, marks.put_back(cordoned)).unschedulable
 
 
 def test_a_taint_of_ours_that_an_admin_took_away_is_set_again_and_marked_once() -> None:

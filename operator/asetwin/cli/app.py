@@ -10,7 +10,17 @@ from typing import Any, NoReturn, cast
 import typer
 from typer.core import TyperGroup
 
-from asetwin.cli import common, fail, master, operator, repair, status, timeline, version
+from asetwin.cli import (
+    common,
+    fail,
+    master,
+    operator,
+    power_agent,
+    repair,
+    status,
+    timeline,
+    version,
+)
 
 # Typer exports one of its usage errors; all of them have the base of this one.
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
@@ -69,5 +79,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for verb in (status, fail, repair, timeline, operator, master, version):
-    app.command(verb.__name__.rpartition(".")[2])(verb.command)
+for verb in (status, fail, repair, timeline, operator, power_agent, master, version):
+    app.command(verb.__name__.rpartition(".")[2].replace("_", "-"))(verb.command)

@@ -8,7 +8,7 @@ the command line.
 
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
@@ -16,12 +16,15 @@ from urllib.parse import urlencode
 import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.rest import RESTResponse
 
 from asetwin.kube import errors
 
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
+WATCH_SLACK_SECONDS = 10.0
+"""A watch that the API server has not ended by then, after its own time-out, is broken."""
 
 Json = dict[str, Any]
 
@@ -66,6 +69,34 @@ class Client:
             body["gracePeriodSeconds"] = grace_seconds
         return await self._call("DELETE", path, body=body)
 
+    async def watch(
+        self, path: str, *, seconds: int = 60, **params: str
+    ) -> AsyncGenerator[Json, None]:
+        """Events ``{"type", "object"}`` of a collection, until the API server ends the watch.
+
+        That is after ``seconds``. An ERROR event raises like a refused call: 410
+        means that the ``resourceVersion`` is too old, and the collection has to
+        be listed anew.
+        """
+        asked = f"WATCH {path}"
+        limits = aiohttp.ClientTimeout(
+            total=seconds + WATCH_SLACK_SECONDS, sock_connect=REQUEST_TIMEOUT.total
+        )
+        params |= {"watch": "true", "timeoutSeconds": str(seconds)}
+        try:
+            answer = await self._send("GET", path, params=params, limits=limits)
+            if answer.status >= 400:
+                raise errors.from_status(answer.status, _parse(await answer.read()), asked)
+            async with answer.response as stream:
+                async for line in stream.content:
+                    event = _parse(line)
+                    if event.get("type") == "ERROR":
+                        status = event.get("object") or {}
+                        raise errors.from_status(int(status.get("code", 500)), status, asked)
+                    yield event
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unavailable(asked, error) from error
+
     async def _call(
         self,
         method: str,
@@ -76,24 +107,39 @@ class Client:
         content_type: str = "application/json",
     ) -> Json:
         asked = f"{method} {path}"
+        try:
+            response = await self._send(
+                method, path, params=params, body=body, content_type=content_type
+            )
+            text = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unavailable(asked, error) from error
+        answer = _parse(text)
+        if response.status >= 400:
+            raise errors.from_status(response.status, answer, asked)
+        return answer
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Json | None = None,
+        content_type: str = "application/json",
+        limits: aiohttp.ClientTimeout = REQUEST_TIMEOUT,
+    ) -> RESTResponse:
         _, url, headers, *_ = await self._api.param_serialize(
             method, path, auth_settings=["BearerToken"]
         )
         if params:
             url = f"{url}?{urlencode(params)}"
         headers |= {"Content-Type": content_type, "Accept": "application/json"}
-        try:
-            response = await self._api.call_api(
-                method, url, headers, body, _request_timeout=REQUEST_TIMEOUT
-            )
-            text = await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            why = str(error) or type(error).__name__
-            raise errors.Unavailable(f"{asked}: {why}", status=0) from error
-        answer = _parse(text)
-        if response.status >= 400:
-            raise errors.from_status(response.status, answer, asked)
-        return answer
+        return await self._api.call_api(method, url, headers, body, _request_timeout=limits)
+
+
+def _unavailable(asked: str, error: Exception) -> errors.Unavailable:
+    return errors.Unavailable(f"{asked}: {str(error) or type(error).__name__}", status=0)
 
 
 def _parse(text: bytes) -> Json:

@@ -236,18 +236,19 @@ def _problems(workloads: Iterable[DisplacedWorkload], pods: Pods) -> list[PodPro
 
 _SCHEDULER_WORDS = (
     ("Insufficient nvidia.com/gpu", "GPU"),
-    ("Insufficient cpu", "Capacity"),
-    ("Insufficient memory", "Capacity"),
-    ("Insufficient ephemeral-storage", "Capacity"),
+    ("Insufficient", "Capacity"),
     ("Too many pods", "PodSlots"),
-    ("volume node affinity conflict", "NodeLocalVolume"),
+    ("didn't match PersistentVolume's node affinity", "NodeLocalVolume"),
+    ("volume node affinity conflict", "NodeLocalVolume"),  # its older wording
+    ("didn't find available persistent volumes to bind", "NodeLocalVolume"),
     ("didn't match pod topology spread constraints", "TopologySpread"),
     ("didn't match pod anti-affinity rules", "PodAntiAffinity"),
+    ("didn't satisfy existing pods anti-affinity rules", "PodAntiAffinity"),
     ("didn't match pod affinity rules", "PodAffinity"),
     ("didn't match Pod's node affinity/selector", "NodeAffinity"),
     ("didn't have free ports", "HostPort"),
     ("had untolerated taint", "Taint"),
-    ("Insufficient", "Capacity"),
+    ("were unschedulable", "Taint"),
 )
 
 

@@ -72,7 +72,7 @@ def rule(
             _remove(pods, views),
             f"moves to {target.name} with epoch {before.epoch + 1}",
         )
-    return _settle(device, before, current, pods, lease, views, now)
+    return _settle(device, before, current, pods, lease, views, now, has_quorum=has_quorum)
 
 
 def _settle(
@@ -83,6 +83,8 @@ def _settle(
     lease: Lease | None,
     views: Sequence[View],
     now: float,
+    *,
+    has_quorum: bool,
 ) -> Verdict:
     """The master stays at its node and epoch: see to its pod, and say how far it is."""
     home = next((one for one in views if one.name == before.node), None)
@@ -102,8 +104,10 @@ def _settle(
             node=home.node.name,
             boot_seconds=device.spec.timing.seconds("master_boot"),
         )
-        # NB: only when every older pod is gone; two masters must never be able to serve.
-        steps = stale if others else (create,)
+        # NB: only when every older pod is gone; two masters must never be able to serve. And
+        # only the first pod of an epoch: another one is started under the next.
+        may_start = has_quorum and not others and not before.pod
+        steps = (create,) if may_start else stale
         return Verdict(_phase(before, MasterPhase.WAITING, now), steps, "waits for its pod")
     holder = (lease.holder, lease.epoch) if lease is not None else None
     is_serving = current.is_serving and holder == (current.name, before.epoch)
@@ -142,13 +146,16 @@ def _target(
     if home.is_lost:
         others = [one for one in up if one.name != before.node]
         return next(iter(others), None) if home.is_fenced else None
-    has_ended = current is None and before.phase is not MasterPhase.WAITING
+    has_ended = current is None and bool(before.pod)
     is_broken = current is not None and current.is_over
     if has_ended or is_broken:
         return home if home.in_service else next(iter(up), None)
-    preferred = _first(device, views)
-    goes_back = device.spec.master.failback and preferred is not None
-    return preferred if goes_back and preferred is not home else None
+    if not device.spec.master.failback or not home.in_service:
+        return None
+    # Without a preferredNode that is slot A. Never to whichever node happens to be up: a home
+    # that is merely not Ready at the moment is not left without proof.
+    name = device.spec.master.preferred_node or views[0].name
+    return next((one for one in up if one.name == name and one is not home), None)
 
 
 def _remove(pods: Sequence[Pod], views: Sequence[View]) -> tuple[DeletePod, ...]:

@@ -66,8 +66,7 @@ def device_status(facts: Facts, moves: master.Verdict, limits: reserve.Verdict) 
     problems = _health(facts)
     state = _state(facts, problems)
     _set_available(conditions, facts)
-    reason = Reason.HARDWARE_FAILED if problems else Reason.ALL_HEALTHY
-    conditions.set("Healthy", not problems, reason, "; ".join(problems) or "all is well")
+    conditions.set("Healthy", not problems, _health_reason(facts, problems), "; ".join(problems) or "all is well")
     _set_reserve(conditions, facts, limits)
     master_reason = {
         "Serving": Reason.MASTER_SERVING,
@@ -114,6 +113,18 @@ def _health(facts: Facts) -> list[str]:
     if device.spec.witness.type != "None" and not device.spec.witness.online:
         problems.append("the witness is offline")
     return problems
+
+
+def _health_reason(facts: Facts, problems: Sequence[str]) -> Reason:
+    """The worst of what is wrong, in one word."""
+    if not problems:
+        return Reason.ALL_HEALTHY
+    if not facts.views:
+        return Reason.NO_NODES
+    if any(view.verdict.failed for view in facts.views):
+        return Reason.HARDWARE_FAILED
+    is_witness_alone = all(view.in_service for view in facts.views)
+    return Reason.WITNESS_OFFLINE if is_witness_alone else Reason.NODE_OUT
 
 
 def _state(facts: Facts, problems: Sequence[str]) -> DeviceState:

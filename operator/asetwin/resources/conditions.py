@@ -87,7 +87,6 @@ class Reason(StrEnum):
 
     # HardwareFailure.
     INJECTED = "Injected"
-    NOT_SUPPORTED = "NotSupported"
     EXPIRED = "Expired"
 
 

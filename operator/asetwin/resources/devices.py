@@ -25,8 +25,17 @@ class Wire(BaseModel):
     )
 
     def wire(self) -> dict[str, Any]:
-        """The JSON form; fields without a value are left out."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        """The JSON form; fields without a value and empty lists are left out."""
+        form: dict[str, Any] = _without_empty(self.model_dump(mode="json", by_alias=True))
+        return form
+
+
+def _without_empty(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {key: _without_empty(one) for key, one in value.items()}
+        # An empty list in a printer column reads "[]", which looks like something.
+        return {key: one for key, one in kept.items() if one is not None and one != []}
+    return [_without_empty(one) for one in value] if isinstance(value, list) else value
 
 
 class Metadata(Wire):

@@ -10,7 +10,7 @@ watchers get the stored body itself and must treat it as a copy.
 """
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +63,7 @@ class ApiServer:
         self._on_node: dict[str, dict[Key, None]] = defaultdict(dict)
         self._watchers: list[Callable[[Change], None]] = []
         self._numbers = itertools.count(1)
+        self._generated = Counter[str]()
 
     # --- Reading ------------------------------------------------------------------------------
 
@@ -118,7 +119,10 @@ class ApiServer:
         if meta.get("resourceVersion"):
             raise _error(400, "BadRequest", "resourceVersion should not be set on creation", asked)
         number = next(self._numbers)
-        meta["name"] = meta.get("name") or f"{meta['generateName']}{_suffix(number)}"
+        if not meta.get("name"):
+            stem = meta["generateName"]
+            self._generated[stem] += 1
+            meta["name"] = f"{stem}{_suffix(self._generated[stem])}"
         if kind.is_namespaced:
             meta["namespace"] = namespace or meta.get("namespace") or "default"
             self._check_namespace(meta["namespace"], asked)

@@ -22,6 +22,9 @@ __all__ = ["START", "Process", "Random", "Timeline"]
 START = 1767225600.0
 """Where the simulated wall clock begins: 2026-01-01T00:00:00Z."""
 
+MOST_AT_ONCE = 100_000
+"""So many callbacks at one moment are a loop that waits for itself."""
+
 T = TypeVar("T")
 
 
@@ -38,6 +41,7 @@ class Timeline(asyncio.AbstractEventLoop):
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._order = itertools.count()
         self._error: BaseException | None = None
+        self._count = 0
 
     def time(self) -> float:
         """Seconds since the start of the simulation; never goes back."""
@@ -46,6 +50,10 @@ class Timeline(asyncio.AbstractEventLoop):
     def wall(self) -> float:
         """What a process reads as the time of day: seconds since the epoch."""
         return self._now + self.wall_offset
+
+    def after(self, delay: float) -> float:
+        """The moment after a delay, in whole microseconds, so that decimal fractions meet."""
+        return round(self._now + delay, 6)
 
     def varied(self, seconds: float) -> float:
         """A delay of about this length."""
@@ -76,9 +84,13 @@ class Timeline(asyncio.AbstractEventLoop):
                 return False
             when, _, timer = heapq.heappop(self._timers)
             if not timer.cancelled():
-                self._now = max(self._now, when)
+                if when > self._now:
+                    self._now, self._count = when, 0
                 self._ready.append(timer)
         handle = self._ready.popleft()
+        self._count += 1
+        if self._count > MOST_AT_ONCE:
+            raise RuntimeError(f"time stands still at {self._now} s: {handle!r} comes up for ever")
         if not handle.cancelled():
             handle._run()
         if self._error is not None:
@@ -102,7 +114,7 @@ class Timeline(asyncio.AbstractEventLoop):
         *args: Any,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        return self.call_at(self.after(delay), callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
         self,
@@ -111,8 +123,10 @@ class Timeline(asyncio.AbstractEventLoop):
         *args: Any,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        # Whole microseconds, so that sums of decimal fractions meet where they should.
-        when = max(round(when, 6), self._now)
+        # Whole microseconds, and never before the moment asked for: who wakes a hair early finds
+        # nothing due and asks for the same moment again, for ever.
+        exact = round(when, 6)
+        when = max(exact if exact >= when else round(when + 1e-6, 6), self._now)
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         heapq.heappush(self._timers, (when, next(self._order), handle))
         return handle
@@ -166,7 +180,7 @@ class Process:
 
     def wake(self, delay: float = 0.0) -> None:
         """Tick after this delay, unless it ticks before anyway."""
-        self.wake_at(self.timeline.time() + delay)
+        self.wake_at(self.timeline.after(delay))
 
     def sleep(self) -> None:
         """Do not tick any more until woken."""

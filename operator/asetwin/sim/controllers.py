@@ -6,8 +6,6 @@ matters: nothing tells a ReplicaSet that a quota has been lifted, it only
 tries again when its delay is over or one of its pods changes.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable
 
 from asetwin.kube import errors
@@ -58,13 +56,13 @@ class Controller(Process):
 
     def enqueue(self, key: Key, delay: float = DELAY_SECONDS) -> None:
         """Look at an object after this delay, or before."""
-        due = self.timeline.time() + self.timeline.varied(delay)
+        due = self.timeline.after(self.timeline.varied(delay))
         if due < self._queue.get(key, float("inf")):
             self._queue[key] = due
             self.wake_at(due)
 
     def tick(self) -> None:
-        now = self.timeline.time() + 1e-6
+        now = self.timeline.time()
         for key in [key for key, due in self._queue.items() if due <= now]:
             del self._queue[key]
             try:
@@ -142,12 +140,11 @@ class Deployments(Controller):
             return
         spec = deployment["spec"]
         wanted = int(spec.get("replicas", 1))
-        text = json.dumps(spec["template"], sort_keys=True)
-        name = f"{key[1]}-{hashlib.sha256(text.encode()).hexdigest()[:9]}"
         sets = self.server.owned(bodies.uid(deployment), "replicasets")
-        current = next((one for one in sets if one["metadata"]["name"] == name), None)
+        current = next((one for one in sets if _template(one) == spec["template"]), None)
         if current is None:
-            self._make_set(deployment, name, wanted)
+            # Numbered and not hashed, so that names in traces do not hang on the template's text.
+            self._make_set(deployment, f"{key[1]}-{len(sets) + 1:05d}", wanted)
             return
         self._scale(current, wanted)
         ready = sum(1 for pod in self.pods_of(current) if is_active(pod) and bodies.is_ready(pod))
@@ -182,6 +179,19 @@ class Deployments(Controller):
     def _scale(self, one: Json, replicas: int) -> None:
         namespace, name = bodies.key(one)
         self.server.patch("replicasets", name, {"spec": {"replicas": replicas}}, namespace)
+
+
+def _template(replica_set: Json) -> Json:
+    """The template of a Deployment that this ReplicaSet was made of."""
+    template: Json = replica_set["spec"]["template"]
+    meta = dict(template.get("metadata") or {})
+    labels = {
+        name: value
+        for name, value in (meta.pop("labels", None) or {}).items()
+        if name != "pod-template-hash"
+    }
+    meta |= {"labels": labels} if labels else {}
+    return {**template, "metadata": meta} if meta else {"spec": template["spec"]}
 
 
 class ReplicaSets(Controller):

@@ -60,7 +60,7 @@ class TaintEviction(Controller):
         if math.isinf(seconds):
             return
         now = self.timeline.time()
-        due = self._tainted_at.setdefault(key, now) + seconds
+        due = round(self._tainted_at.setdefault(key, now) + seconds, 6)
         if due > now:
             self.enqueue(key, due - now)
         else:

@@ -40,6 +40,14 @@ class Run:
     stops_at: float = math.inf
     master: MasterProcess | None = None
     probe_at: float = math.inf
+    is_stopping: bool = False
+
+    @property
+    def due(self) -> float:
+        """When there is something to do about it next."""
+        if self.is_stopping:
+            return self.stops_at
+        return min(math.inf if self.is_started else self.starts_at, self.ends_at, self.probe_at)
 
 
 class Kubelet(Process):
@@ -102,24 +110,15 @@ class Kubelet(Process):
             if uid not in self._runs and not bodies.is_over(pod):
                 start = _seconds(pod, ANNOTATION_START, START_SECONDS)
                 delay = self.timeline.varied(start)
-                self._runs[uid] = Run(bodies.key(pod), starts_at=now + delay)
+                self._runs[uid] = Run(
+                    bodies.key(pod), starts_at=self.timeline.after(delay)
+                )
             run_or_none = self._runs.get(uid)
             if run_or_none is not None:
                 self._look(run_or_none, pod, now)
-        due = min(
-            (
-                min(
-                    run.starts_at if not run.is_started else math.inf,
-                    run.ends_at,
-                    run.stops_at,
-                    run.probe_at,
-                )
-                for run in self._runs.values()
-            ),
-            default=math.inf,
-        )
+        due = min((run.due for run in self._runs.values()), default=math.inf)
         if not math.isinf(due):
-            self.wake_at(max(due, now))
+            self.wake_at(due)
 
     def _look(self, run: Run, pod: Json, now: float) -> None:
         if bodies.is_deleting(pod):
@@ -139,7 +138,7 @@ class Kubelet(Process):
             self._write(pod, "Running", is_ready=False)
             return
         if pod["spec"].get("restartPolicy") != "Always":
-            run.ends_at = now + _seconds(pod, ANNOTATION_RUN, RUN_SECONDS)
+            run.ends_at = self.timeline.after(_seconds(pod, ANNOTATION_RUN, RUN_SECONDS))
         self._write(pod, "Running", is_ready=True)
 
     def _probe(self, run: Run, pod: Json, now: float) -> None:
@@ -163,9 +162,10 @@ class Kubelet(Process):
 
     def _end(self, run: Run, pod: Json, now: float) -> None:
         grace = float(pod["metadata"].get("deletionGracePeriodSeconds") or 0)
-        if math.isinf(run.stops_at):
+        if not run.is_stopping:
+            run.is_stopping = True
             stop = self.timeline.varied(_seconds(pod, ANNOTATION_STOP, STOP_SECONDS))
-            run.stops_at = now + min(stop, grace)
+            run.stops_at = self.timeline.after(min(stop, grace))
             if run.master is not None:
                 run.master.stop()
         if now >= run.stops_at:

@@ -105,7 +105,7 @@ class Operator(Process):
     def _seen(self, change: Change) -> None:
         if not self.is_running or change.plural not in KINDS:
             return
-        due = self.timeline.time() + self.timeline.varied(WATCH_SECONDS)
+        due = self.timeline.after(self.timeline.varied(WATCH_SECONDS))
         # One kind's events come in their order; one queue keeps it for all of them.
         due = max(due, self._news[-1][0]) if self._news else due
         self._news.append((due, change))
@@ -140,7 +140,7 @@ class Operator(Process):
     # --- The rhythm -----------------------------------------------------------------------------
 
     def _wake_tracks(self, delay: float) -> None:
-        due = self.timeline.time() + delay
+        due = self.timeline.after(delay)
         for track in self._tracks.values():
             track.is_woken = True
             track.due = min(track.due, due)
@@ -150,11 +150,11 @@ class Operator(Process):
         if not self.is_running:
             return
         now = self.timeline.time()
-        self._take_news(now + 1e-6)
+        self._take_news(now)
         if self.cluster.is_synced:
             self._keep_tracks()
             for name, track in self._tracks.items():
-                if track.due <= now + 1e-6 and not track.is_busy:
+                if track.due <= now and not track.is_busy:
                     self._turn(name, track)
             if now >= self._resync_at:
                 self._resync_at = now + loop.RESYNC_SECONDS
@@ -200,12 +200,11 @@ class Operator(Process):
         self._spawn(act, acted)
 
     def _turned(self, name: str, track: Track, todo: Plan, count: int) -> None:
-        now = self.timeline.time()
         track.is_busy, track.failures = False, 0
         delay = loop.CHECK_SECONDS if count else loop.IDLE_SECONDS
         if todo.wake_at is not None:
             delay = min(delay, max(0.0, todo.wake_at - self.timeline.wall()))
-        track.due = now + (loop.GATHER_SECONDS if track.is_woken else delay)
+        track.due = self.timeline.after(loop.GATHER_SECONDS if track.is_woken else delay)
         if count:
             self._wake_tracks(loop.GATHER_SECONDS)
         self.wake_at(track.due)
@@ -216,7 +215,7 @@ class Operator(Process):
             loop.FIRST_RETRY_SECONDS * 2.0 ** min(track.failures, 10), loop.LAST_RETRY_SECONDS
         )
         track.failures += 1
-        track.is_busy, track.due = False, self.timeline.time() + delay
+        track.is_busy, track.due = False, self.timeline.after(delay)
         if track.failures > 2:
             self._spawn(self._sync, self._synced)
         self.wake_at(track.due)

@@ -1,0 +1,544 @@
+"""Plans are carried out stage by stage; what each error means; what exactly is written."""
+
+import asyncio
+import itertools
+import logging
+from typing import Any
+
+import pytest
+
+from asetwin import constants
+from asetwin.kube import errors
+from asetwin.kube.act import PARALLEL_STEPS, Executor, Settings
+from asetwin.kube.observe import Cluster
+from asetwin.model import plan
+from asetwin.model.plan import Plan, Step
+from asetwin.resources.core import Taint
+from unit.builders import GPU, FakeApi
+
+Json = dict[str, Any]
+NAMESPACED = "/api/v1/namespaces"
+OURS = "/apis/asetwin.dev/v1alpha1"
+
+STEPS: dict[str, Step] = {
+    "status": plan.WriteStatus("asenodes", "a", {"state": "Down"}),
+    "memory": plan.WriteStatus("asedevices", "ase", {"state": None}, "7"),
+    "finalizers": plan.SetFinalizers("ase", ("x", constants.FINALIZER), "7"),
+    "node": plan.PatchNode(
+        "na",
+        "7",
+        True,
+        (Taint("k", "NoSchedule"), Taint("l", "NoExecute", "v")),
+        '{"device":"ase","cordon":true}',
+    ),
+    "gpus": plan.PatchGpus("na", "7", 2, '{"device":"ase","gpus":2}'),
+    "pod": plan.DeletePod("shop", "web-1", "u1"),
+    "pod-by-force": plan.DeletePod("shop", "web-1", "u1", force=True),
+    "master": plan.CreateMaster("ase", "u-ase", 3, "a", "na", 2),
+    "service": plan.CreateMasterService("ase", "u-ase"),
+    "new-quota": plan.WriteQuota("shop", "ase", {"pods": "5"}),
+    "quota": plan.WriteQuota(
+        "shop", "ase", {"pods": "5"}, stale_keys=("requests.cpu",), resource_version="7"
+    ),
+    "limit-range": plan.CreateLimitRange("shop", "ase"),
+    "delete-quota": plan.DeleteLimit("resourcequotas", "shop", "asetwin-reserve", "u2"),
+    "delete-lease": plan.DeleteSystemObject("leases", "ase-master"),
+    "delete-service": plan.DeleteSystemObject("services", "ase-master"),
+    "event": plan.Announce({"kind": "AseNode", "name": "a"}, "NodeLost", "gone", "u/7/NodeLost"),
+}
+CALLS: dict[str, tuple[str, str]] = {
+    "status": ("patch", f"{OURS}/asenodes/a/status"),
+    "memory": ("patch", f"{OURS}/asedevices/ase/status"),
+    "finalizers": ("patch", f"{OURS}/asedevices/ase"),
+    "node": ("patch", "/api/v1/nodes/na"),
+    "gpus": ("patch", "/api/v1/nodes/na/status"),
+    "pod": ("delete", f"{NAMESPACED}/shop/pods/web-1"),
+    "pod-by-force": ("delete", f"{NAMESPACED}/shop/pods/web-1"),
+    "master": ("create", f"{NAMESPACED}/asetwin-system/pods"),
+    "service": ("create", f"{NAMESPACED}/asetwin-system/services"),
+    "new-quota": ("create", f"{NAMESPACED}/shop/resourcequotas"),
+    "quota": ("patch", f"{NAMESPACED}/shop/resourcequotas/asetwin-reserve"),
+    "limit-range": ("create", f"{NAMESPACED}/shop/limitranges"),
+    "delete-quota": ("delete", f"{NAMESPACED}/shop/resourcequotas/asetwin-reserve"),
+    "delete-lease": (
+        "delete",
+        "/apis/coordination.k8s.io/v1/namespaces/asetwin-system/leases/ase-master",
+    ),
+    "delete-service": ("delete", f"{NAMESPACED}/asetwin-system/services/ase-master"),
+    "event": ("create", f"{NAMESPACED}/default/events"),
+}
+
+
+def stored(name: str, version: int, *, namespace: str | None = None, **more: Any) -> Json:
+    """An object as the API server answers."""
+    meta: Json = {"name": name, "uid": f"u-{name}", "resourceVersion": str(version)}
+    if namespace:
+        meta["namespace"] = namespace
+    return {"metadata": meta | more.pop("metadata", {}), **more}
+
+
+def executor(api: FakeApi, cluster: Cluster | None = None) -> Executor:
+    return Executor(api, cluster or Cluster(), Settings(image="img", instance="op-1"))
+
+
+async def act(api: FakeApi, *names: str, cluster: Cluster | None = None) -> int:
+    """Carry out the named steps as one stage."""
+    todo = Plan((tuple(STEPS[name] for name in names),))
+    return await executor(api, cluster).act(todo)
+
+
+async def body_of(name: str) -> Any:
+    """What a step sends."""
+    api = FakeApi()
+    await act(api, name)
+    ((verb, path, body),) = api.calls
+    assert (verb, path) == CALLS[name]
+    return body
+
+
+def test_every_kind_of_step_is_tested() -> None:
+    assert {type(one) for one in STEPS.values()} == set(Step.__args__)
+
+
+# --- What is written ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_each_step_is_one_request_to_its_object(name: str) -> None:
+    await body_of(name)
+
+
+async def test_a_status_is_patched_and_that_of_the_device_under_its_version() -> None:
+    assert await body_of("status") == {"status": {"state": "Down"}}
+    assert await body_of("memory") == {
+        "status": {"state": None},
+        "metadata": {"resourceVersion": "7"},
+    }
+
+
+async def test_finalizers_are_replaced_as_a_whole_under_the_version() -> None:
+    assert await body_of("finalizers") == {
+        "metadata": {"finalizers": ["x", "asetwin.dev/cleanup"], "resourceVersion": "7"}
+    }
+
+
+async def test_cordon_taints_and_mark_are_one_patch_under_the_version() -> None:
+    assert await body_of("node") == {
+        "metadata": {
+            "resourceVersion": "7",
+            "annotations": {"asetwin.dev/owned": '{"device":"ase","cordon":true}'},
+        },
+        "spec": {
+            "unschedulable": True,
+            "taints": [
+                {"key": "k", "effect": "NoSchedule"},
+                {"key": "l", "effect": "NoExecute", "value": "v"},
+            ],
+        },
+    }
+
+
+async def test_what_goes_from_a_node_is_set_to_null() -> None:
+    api = FakeApi()
+    await executor(api).act(Plan(((plan.PatchNode("na", "7", False, (), None),),)))
+    assert api.calls[0][2] == {
+        "metadata": {"resourceVersion": "7", "annotations": {"asetwin.dev/owned": None}},
+        "spec": {"unschedulable": None, "taints": None},
+    }
+
+
+@pytest.mark.parametrize(("gpus", "text"), [(2, "2"), (0, "0"), (None, None)])
+async def test_gpus_and_their_mark_are_one_patch_of_the_status(
+    gpus: int | None, text: str | None
+) -> None:
+    api = FakeApi()
+    await executor(api).act(Plan(((plan.PatchGpus("na", "7", gpus, None),),)))
+    assert api.calls == [
+        (
+            "patch",
+            "/api/v1/nodes/na/status",
+            {
+                "metadata": {"resourceVersion": "7", "annotations": {"asetwin.dev/owned": None}},
+                "status": {"capacity": {GPU: text}, "allocatable": {GPU: text}},
+            },
+        )
+    ]
+
+
+async def test_only_the_pod_that_was_meant_is_deleted() -> None:
+    assert await body_of("pod") == {"uid": "u1", "grace_seconds": None}
+    assert await body_of("pod-by-force") == {"uid": "u1", "grace_seconds": 0}
+    assert await body_of("delete-quota") == {"uid": "u2", "grace_seconds": None}
+
+
+OUR_LABELS = {"app.kubernetes.io/managed-by": "asetwin", "asetwin.dev/device": "ase"}
+
+
+async def test_a_quota_is_created_with_our_labels() -> None:
+    body = await body_of("new-quota")
+    assert body["metadata"] == {
+        "name": "asetwin-reserve",
+        "namespace": "shop",
+        "labels": OUR_LABELS,
+    }
+    assert body["spec"] == {"hard": {"pods": "5"}}
+
+
+async def test_a_quota_is_patched_under_its_version_and_only_where_it_is_ours() -> None:
+    assert await body_of("quota") == {
+        "metadata": {
+            "resourceVersion": "7",
+            "labels": OUR_LABELS,
+            "annotations": {"asetwin.dev/lifted-for": None},
+        },
+        "spec": {"hard": {"requests.cpu": None, "pods": "5"}},
+    }
+
+
+async def test_a_quota_is_lifted_by_removing_every_limit_and_saying_for_what() -> None:
+    api = FakeApi()
+    step = plan.WriteQuota(
+        "shop", "ase", {}, stale_keys=("pods",), lifted_for="a-1", resource_version="7"
+    )
+    await executor(api).act(Plan(((step,),)))
+    body = api.calls[0][2]
+    assert body["spec"] == {"hard": {"pods": None}}
+    assert body["metadata"]["annotations"] == {"asetwin.dev/lifted-for": "a-1"}
+
+
+async def test_a_limit_range_states_small_default_requests() -> None:
+    body = await body_of("limit-range")
+    assert body["metadata"]["labels"] == OUR_LABELS
+    assert body["spec"]["limits"] == [
+        {"type": "Container", "defaultRequest": {"cpu": "10m", "memory": "16Mi"}}
+    ]
+
+
+async def test_a_master_pod_is_bound_to_its_node_and_knows_its_epoch() -> None:
+    body = await body_of("master")
+    assert body["metadata"]["name"] == "ase-master-3"
+    assert (
+        body["metadata"]["labels"].items()
+        >= {
+            "asetwin.dev/role": "master",
+            "asetwin.dev/epoch": "3",
+            "asetwin.dev/device": "ase",
+        }.items()
+    )
+    assert body["spec"]["nodeName"] == "na"
+    (container,) = body["spec"]["containers"]
+    env = {one["name"]: one.get("value") for one in container["env"]}
+    assert (container["image"], env["ASETWIN_EPOCH"], env["ASETWIN_NODE"]) == ("img", "3", "a")
+
+
+async def test_the_masters_service_selects_whichever_pod_is_ready() -> None:
+    body = await body_of("service")
+    assert body["spec"]["selector"] == {"asetwin.dev/device": "ase", "asetwin.dev/role": "master"}
+
+
+async def test_an_event_has_the_name_of_its_key() -> None:
+    first, second = await body_of("event"), await body_of("event")
+    assert first["metadata"] == second["metadata"]
+    assert first["metadata"]["namespace"] == "default"
+    assert (first["reason"], first["message"], first["type"]) == ("NodeLost", "gone", "Normal")
+    assert first["reportingInstance"] == "op-1"
+
+
+# --- Stages ---------------------------------------------------------------------------------------
+
+UNAVAILABLE = errors.Unavailable("no connection", status=0)
+
+
+async def test_stages_come_one_after_the_other() -> None:
+    api = FakeApi()
+    names = ["memory", "quota", "node", "pod-by-force", "service"]
+    await executor(api).act(Plan(tuple((STEPS[name],) for name in names)))
+    assert [(verb, path) for verb, path, _ in api.calls] == [CALLS[name] for name in names]
+
+
+async def test_a_stage_waits_for_all_of_the_one_before() -> None:
+    order: list[str] = []
+
+    class SlowApi(FakeApi):
+        async def patch(self, path: str, body: Json, *, kind: str = "") -> Json:
+            order.append(f"begin {path[-2:]}")
+            await asyncio.sleep(0.01 if path.endswith("/a") else 0)
+            order.append(f"end {path[-2:]}")
+            return {}
+
+    slow, fast, after = (plan.PatchNode(name, "7", True, (), None) for name in "abc")
+    await executor(SlowApi()).act(Plan(((slow, fast), (after,))))
+    assert order == ["begin /a", "begin /b", "end /b", "end /a", "begin /c", "end /c"]
+
+
+async def test_a_failure_ends_the_turn_after_its_stage() -> None:
+    api = FakeApi({CALLS["quota"]: UNAVAILABLE})
+    todo = Plan(((STEPS["quota"], STEPS["limit-range"]), (STEPS["node"],)))
+    with pytest.raises(errors.Unavailable):
+        await executor(api).act(todo)
+    assert {(verb, path) for verb, path, _ in api.calls} == {CALLS["quota"], CALLS["limit-range"]}
+
+
+async def test_a_mistake_of_ours_is_not_taken_for_an_answer_of_the_server() -> None:
+    api = FakeApi({CALLS["quota"]: UNAVAILABLE, CALLS["limit-range"]: ZeroDivisionError()})
+    with pytest.raises(ZeroDivisionError):
+        await act(api, "quota", "limit-range")
+
+
+async def test_not_more_than_a_few_requests_are_under_way_at_once() -> None:
+    now, most = 0, 0
+
+    class CountingApi(FakeApi):
+        async def delete(self, path: str, **_: Any) -> Json:
+            nonlocal now, most
+            now += 1
+            most = max(most, now)
+            await asyncio.sleep(0)
+            now -= 1
+            return {}
+
+    pods = tuple(plan.DeletePod("shop", f"p{n}", f"u{n}") for n in range(100))
+    await executor(CountingApi()).act(Plan((pods,)))
+    assert most == PARALLEL_STEPS
+
+
+async def test_an_empty_plan_does_nothing() -> None:
+    api = FakeApi()
+    assert await executor(api).act(Plan()) == 0
+    assert api.calls == []
+
+
+# --- Errors ---------------------------------------------------------------------------------------
+
+ERRORS: dict[str, errors.KubeError] = {
+    "not-found": errors.NotFound("x", status=404),
+    "conflict": errors.Conflict("x", status=409),
+    "already-exists": errors.AlreadyExists("x", status=409),
+    "forbidden": errors.Forbidden("x", status=403),
+    "invalid": errors.Invalid("x", status=422),
+    "too-many": errors.TooManyRequests("x", status=429),
+    "unavailable": errors.Unavailable("x", status=503),
+}
+# Which errors end the turn; all others are what the step wanted, or can never pass.
+ANY = set(ERRORS)
+GONE = {"not-found", "conflict", "already-exists"}
+HOPELESS = {"not-found", "forbidden", "invalid"}
+RAISES: dict[str, set[str]] = {
+    "status": ANY - {"not-found"},
+    "memory": ANY - {"not-found"},
+    "finalizers": ANY - {"not-found"},
+    "node": ANY,
+    "gpus": ANY,
+    "pod": ANY - GONE,
+    "pod-by-force": ANY - GONE,
+    "master": ANY,
+    "service": ANY,
+    "new-quota": ANY - HOPELESS,
+    "quota": ANY - HOPELESS,
+    "limit-range": ANY - HOPELESS,
+    "delete-quota": ANY - GONE - HOPELESS,
+    "delete-lease": ANY - {"not-found"},
+    "delete-service": ANY - {"not-found"},
+    "event": set(),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [pytest.param(n, e, id=f"{n}-{e}") for n, e in itertools.product(STEPS, ERRORS)],
+)
+async def test_what_each_error_means_for_each_step(name: str, error: str) -> None:
+    api = FakeApi({CALLS[name]: ERRORS[error]})
+    later = Plan(((STEPS[name],), (plan.PatchNode("later", "7", True, (), None),)))
+    if error in RAISES[name]:
+        with pytest.raises(type(ERRORS[error])):
+            await executor(api).act(later)
+    else:
+        await executor(api).act(later)
+    is_begun = ("patch", "/api/v1/nodes/later") in [(verb, path) for verb, path, _ in api.calls]
+    assert is_begun is (error not in RAISES[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "plural", "path"),
+    [
+        pytest.param("node", "nodes", "/api/v1/nodes/na", id="node"),
+        pytest.param("gpus", "nodes", "/api/v1/nodes/na", id="gpus"),
+        pytest.param("memory", "asedevices", f"{OURS}/asedevices/ase", id="device"),
+        pytest.param("finalizers", "asedevices", f"{OURS}/asedevices/ase", id="finalizers"),
+    ],
+)
+async def test_after_a_conflict_the_object_is_read_anew(name: str, plural: str, path: str) -> None:
+    cluster = Cluster()
+    api = FakeApi({CALLS[name]: ERRORS["conflict"], ("get", path): stored("x", 99)})
+    with pytest.raises(errors.Conflict):
+        await act(api, name, cluster=cluster)
+    assert cluster.version(plural, "u-x") == 99
+
+
+@pytest.mark.parametrize(
+    ("name", "plural", "path"),
+    [
+        pytest.param(
+            "master", "pods", f"{NAMESPACED}/asetwin-system/pods/ase-master-3", id="master"
+        ),
+        pytest.param(
+            "service", "services", f"{NAMESPACED}/asetwin-system/services/ase-master", id="service"
+        ),
+        pytest.param(
+            "new-quota",
+            "resourcequotas",
+            f"{NAMESPACED}/shop/resourcequotas/asetwin-reserve",
+            id="quota",
+        ),
+        pytest.param(
+            "limit-range",
+            "limitranges",
+            f"{NAMESPACED}/shop/limitranges/asetwin-defaults",
+            id="limit-range",
+        ),
+    ],
+)
+async def test_what_is_there_already_is_looked_at_before_the_next_turn(
+    name: str, plural: str, path: str
+) -> None:
+    cluster = Cluster()
+    there = stored("x", 99, namespace="asetwin-system")
+    api = FakeApi({CALLS[name]: ERRORS["already-exists"], ("get", path): there})
+    with pytest.raises(errors.AlreadyExists):
+        await act(api, name, cluster=cluster)
+    assert cluster.version(plural, "u-x") == 99
+
+
+@pytest.mark.parametrize("error", sorted(GONE))
+async def test_a_pod_that_is_gone_or_another_one_is_forgotten(error: str) -> None:
+    cluster = Cluster()
+    cluster.apply("pods", stored("web-1", 5, namespace="shop", metadata={"uid": "u1"}))
+    await act(FakeApi({CALLS["pod"]: ERRORS[error]}), "pod", cluster=cluster)
+    assert cluster.snapshot().pods == ()
+
+
+async def test_what_can_never_pass_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        await act(FakeApi({CALLS["quota"]: ERRORS["forbidden"]}), "quota")
+    assert [one.getMessage() for one in caplog.records] == ["skipped: x"]
+
+
+@pytest.mark.parametrize(
+    ("error", "lines"), [("already-exists", []), ("unavailable", ["event not posted: x"])]
+)
+async def test_an_event_that_was_posted_before_is_no_news(
+    error: str, lines: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        await act(FakeApi({CALLS["event"]: ERRORS[error]}), "event")
+    assert [one.getMessage() for one in caplog.records] == lines
+
+
+# --- The view, and what counts as a change --------------------------------------------------------
+
+
+async def test_what_a_write_returns_is_in_view_at_once() -> None:
+    cluster = Cluster()
+    answer = stored("na", 8, spec={"unschedulable": True})
+    assert await act(FakeApi({CALLS["node"]: answer}), "node", cluster=cluster) == 1
+    seen = cluster.snapshot().nodes["na"]
+    assert (seen.unschedulable, seen.resource_version) == (True, "8")
+
+
+async def test_a_write_that_changed_nothing_does_not_count() -> None:
+    # Such as a field that the API server drops: it would make the loop spin.
+    cluster = Cluster()
+    cluster.apply("nodes", stored("na", 8))
+    api = FakeApi({CALLS["node"]: stored("na", 8)})
+    assert await act(api, "node", cluster=cluster) == 0
+
+
+@pytest.mark.parametrize("error", sorted(HOPELESS))
+async def test_a_step_that_was_skipped_does_not_count(error: str) -> None:
+    # 1. A quota is refused. 2. A turn that changed something wakes the loop at once. 3. The next
+    # turn asks for the same quota: without a pause in between for ever.
+    assert await act(FakeApi({CALLS["quota"]: ERRORS[error]}), "quota") == 0
+
+
+async def test_an_event_does_not_count() -> None:
+    assert await act(FakeApi(), "event") == 0
+
+
+async def test_the_steps_that_changed_something_are_counted_over_all_stages() -> None:
+    api = FakeApi(
+        {
+            CALLS["node"]: stored("na", 8),
+            CALLS["new-quota"]: stored("q", 9, namespace="shop"),
+        }
+    )
+    todo = Plan(((STEPS["event"], STEPS["node"]), (STEPS["new-quota"],)))
+    assert await executor(api).act(todo) == 2
+
+
+RUNNING = stored("web-1", 5, namespace="shop", metadata={"uid": "u1"}, kind="Pod")
+ENDING = stored(
+    "web-1",
+    6,
+    namespace="shop",
+    metadata={
+        "uid": "u1",
+        "deletionTimestamp": "2026-01-01T00:00:30Z",
+        "deletionGracePeriodSeconds": 30,
+    },
+    kind="Pod",
+)
+HELD = stored(
+    "web-1",
+    6,
+    namespace="shop",
+    metadata={
+        "uid": "u1",
+        "deletionTimestamp": "2026-01-01T00:00:00Z",
+        "deletionGracePeriodSeconds": 0,
+        "finalizers": ["batch.kubernetes.io/job-tracking"],
+    },
+    kind="Pod",
+)
+
+
+async def deleted(name: str, answer: Json) -> tuple[int, list[int | None]]:
+    """The count, and the grace of the pods that are still in view."""
+    cluster = Cluster()
+    cluster.apply("pods", RUNNING)
+    count = await act(FakeApi({CALLS[name]: answer}), name, cluster=cluster)
+    return count, [one.grace_seconds for one in cluster.snapshot().pods]
+
+
+async def test_a_pod_deleted_with_grace_is_seen_ending() -> None:
+    assert await deleted("pod", ENDING) == (1, [30])
+
+
+async def test_a_pod_deleted_by_force_is_gone_at_once() -> None:
+    assert await deleted("pod-by-force", RUNNING) == (1, [])
+
+
+async def test_a_pod_that_a_finalizer_holds_is_still_there_after_its_deletion_by_force() -> None:
+    assert await deleted("pod-by-force", HELD) == (1, [0])
+
+
+async def test_an_answer_that_is_no_pod_means_that_it_is_gone() -> None:
+    assert await deleted("pod", {"kind": "Status", "status": "Success"}) == (1, [])
+
+
+async def test_a_limit_that_was_deleted_is_gone_at_once() -> None:
+    cluster = Cluster()
+    cluster.apply("resourcequotas", stored("q", 5, namespace="shop", metadata={"uid": "u2"}))
+    assert await act(FakeApi(), "delete-quota", cluster=cluster) == 1
+    assert cluster.snapshot().quotas == ()
+
+
+async def test_decisions_are_logged_and_statuses_only_when_asked_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO):
+        await act(FakeApi(), *STEPS)
+    text = "\n".join(one.getMessage() for one in caplog.records)
+    assert len(caplog.records) == len(STEPS) - 2
+    assert "node na: " in text
+    assert "a NodeLost: gone" in text
