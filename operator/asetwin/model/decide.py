@@ -35,6 +35,10 @@ def decide(snapshot: Snapshot, name: str, now: float) -> Plan:
         return Plan()
     if device.is_deleting:
         return cleanup.clean_up(device, snapshot)
+    hold = _finalizer(device)
+    if hold is not None:
+        # Nothing else in this turn: every other step stands on the version that this one changes.
+        return Plan(((hold,),))
     found = references.resolve(snapshot)
     facts = gather(device, snapshot, found, now)
     moves = master.rule(device, facts.views, snapshot, has_quorum=facts.has_quorum, now=now)
@@ -43,7 +47,6 @@ def decide(snapshot: Snapshot, name: str, now: float) -> Plan:
     lifted_for = _lifted_for(facts)
     limits = reserve.rule(device, snapshot, facts.weighed, facts.workload, lifted_for=lifted_for)
     draft = Draft()
-    draft.stage(_finalizer(device))
     statuses = [
         *reports.write(device, reports.device_status(facts, moves, limits)),
         *reports.member_statuses(facts, found),

@@ -36,7 +36,8 @@ def describe(step: Step, snapshot: Snapshot) -> str:
     """One step in one line; what it changes is told against the snapshot it was decided on."""
     match step:
         case plan.WriteStatus():
-            return f"status {step.plural}/{step.name}: " + "; ".join(_status(step, snapshot))
+            parts = "; ".join(_status(step, snapshot)) or "texts only"
+            return f"status {step.plural}/{step.name}: {parts}"
         case plan.SetFinalizers():
             return f"finalizers asedevices/{step.name}: {', '.join(step.finalizers) or 'none'}"
         case plan.PatchNode():

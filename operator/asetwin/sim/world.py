@@ -82,6 +82,8 @@ class World:
         """Told of every change, after the cluster's own parts; what they raise ends the run."""
         self.call_observers: list[Callable[[Call], None]] = []
         """Told of every request of the operator, before it is carried out."""
+        self.step_observers: list[Callable[[], None]] = []
+        """Asked after everything that happens at all."""
         self._build()
         self.operator = Operator(
             self.server,
@@ -144,7 +146,7 @@ class World:
 
     def run(self, seconds: float) -> None:
         """Let this much time pass."""
-        self.timeline.advance(self.now + seconds)
+        self.timeline.advance(self.now + seconds, stop=self._look)
 
     def run_until(self, predicate: Callable[[], bool], within: float) -> float:
         """Let time pass until something holds, and say how long it took; raises Stuck."""
@@ -153,6 +155,7 @@ class World:
         def holds() -> bool:
             # Only a write can make a difference to what a predicate may look at.
             nonlocal seen
+            self._look()
             if self.server.version == seen:
                 return False
             seen = self.server.version
@@ -246,6 +249,11 @@ class World:
     def _report(self, text: str) -> None:
         self.turns.append((self.now, "operator", [text]))
         self.trace.append((self.now, f"operator: {text}"))
+
+    def _look(self) -> bool:
+        for observer in self.step_observers:
+            observer()
+        return False
 
     def _changed(self, change: Change) -> None:
         for observer in self.observers:
