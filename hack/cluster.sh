@@ -169,18 +169,20 @@ cluster_wait_ready() {
 
 # Start what has stopped, restart what runs but stays silent; true when all nodes are Ready again.
 cluster_mend() {
-	local name=$1 node dir unready since
+	local name=$1 node dir unready since patience=10
 	dir=$(cluster_dir "$name")
 	since=$(date +%s)
 	[[ $(cluster_phase "$name") == ready && -d $dir/shares && -s $dir/addresses ]] || return 1
+	# A node that just starts needs its time; one that ran all along has had it.
+	cluster_running "$name" || patience=45
 	while read -r _ node; do
-		docker start "$node" || return 1
+		docker start "$node" || docker unpause "$node" || return 1
 	done <"$dir/addresses"
-	cluster_wait_ready "$name" 45 "$since" && return
+	cluster_wait_ready "$name" "$patience" "$since" && return
 	# NB: a node whose network was cut inside its container gets a clean one by a restart.
 	unready=$(cluster_unready "$name" "$since" 2>/dev/null) || unready=$name-control-plane
 	for node in $unready; do docker restart -t 5 "$node" || return 1; done
-	cluster_wait_ready "$name" 90
+	cluster_wait_ready "$name" 90 "$since"
 }
 
 # Marks in the note which way it went; a cluster of ours that cannot be mended is made anew.

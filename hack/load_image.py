@@ -6,6 +6,8 @@ changed: half a minute for three nodes where two seconds are enough. This sends 
 least one node lacks. What a node has is asked from its containerd every time; nothing is assumed.
 
 Called by hack/up:  load_image.py --nodes NODE... --images IMAGE...
+Image names must be complete, with the host part that every one of ours has (asetwin.local/...):
+containerd knows no other.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ def main() -> int:
 
     with ThreadPoolExecutor(len(options.nodes)) as pool:
         present = list(pool.map(lambda node: config_ids(node, options.images), options.nodes))
-        wanted = {full_name(image): image_id(image) for image in options.images}
+        wanted = {image: image_id(image) for image in options.images}
         if all(have == wanted for have in present):
             print("every node has them")
             return 0
@@ -73,20 +75,11 @@ def image_id(image: str) -> str:
     return docker("image", "inspect", "-f", "{{.Id}}", image).strip()
 
 
-def full_name(image: str) -> str:
-    """As containerd spells it: a name without a registry's host means Docker Hub."""
-    first, slash, _ = image.partition("/")
-    if not slash:
-        return f"docker.io/library/{image}"
-    return image if "." in first or ":" in first else f"docker.io/{image}"
-
-
 def config_ids(node: str, images: list[str]) -> dict[str, str]:
     """Name → image ID on the node; names that it does not know are left out."""
     listed = json.loads(docker("exec", node, "crictl", "images", "-o", "json"))["images"]
-    names = {full_name(image) for image in images}
     return {
-        tag: entry["id"] for entry in listed for tag in entry.get("repoTags") or [] if tag in names
+        tag: entry["id"] for entry in listed for tag in entry.get("repoTags") or [] if tag in images
     }
 
 
@@ -182,7 +175,7 @@ def add_manifests(
         }
         described = put(json.dumps(manifest).encode(), MANIFEST_TYPE)
         for tag in image["RepoTags"]:
-            annotations = {"io.containerd.image.name": full_name(tag)}
+            annotations = {"io.containerd.image.name": tag}
             entries.append({**described.descriptor(), "annotations": annotations})
     index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": entries}
     for path, value in (("index.json", index), ("oci-layout", {"imageLayoutVersion": "1.0.0"})):

@@ -182,8 +182,11 @@ class Loop:
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:
     """Sleep until the event or the time; True if it was the event. Clears the event."""
+    # NB: not wait_for, which on Python 3.11 swallows a cancellation that comes in the tick in
+    # which the event is set: the loop of a deleted device would go on for ever.
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), timeout=max(0.0, seconds))
+        async with asyncio.timeout(max(0.0, seconds)):
+            await event.wait()
     was_set = event.is_set()
     event.clear()
     return was_set

@@ -27,9 +27,7 @@ UNUSED: set[Reason] = set()
 
 def render(world: World) -> str:
     content: dict[str, Any] = {
-        "turns": [
-            {f"{at:.2f} {device or 'unbound'}": steps} for at, device, steps in world.turns
-        ],
+        "turns": [{f"{at:.2f} {device or 'unbound'}": steps} for at, device, steps in world.turns],
         "end": world.picture(),
     }
     return yaml.safe_dump(content, sort_keys=False, width=10_000, allow_unicode=True)

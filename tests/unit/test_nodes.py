@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from asetwin.model import marks, nodes
+from asetwin import constants
+from asetwin.model import decide, marks, nodes
 from asetwin.model.marks import Mark
 from asetwin.model.nodes import View
 from asetwin.resources.conditions import Condition, find
@@ -293,6 +294,35 @@ def test_the_timing_is_the_devices() -> None:
         node("na", owned=OURS),
     )
     assert found.returns_at == 67.0
+
+
+@pytest.mark.parametrize(
+    ("paused", "age", "wakes"),
+    [
+        pytest.param([], 1.0, True, id="not-yet"),
+        pytest.param(["work"], 1.0, True, id="paused-not-yet"),
+        # It is not taken back during a pause: a moment that has passed would make the loop spin.
+        pytest.param(["work"], 3.0, False, id="paused-and-due"),
+        pytest.param(["work"], 99.0, False, id="paused-and-overdue"),
+    ],
+)
+def test_asks_to_be_woken_only_for_a_moment_that_comes(
+    paused: list[str], age: float, wakes: bool
+) -> None:
+    since = NOW - age
+    seen = cluster(
+        device(spec={"paused": paused}, finalizers=[constants.FINALIZER]),
+        ase_node(
+            "a",
+            conditions=(
+                condition("Available", since=since),
+                condition("WorkerReady", since=since),
+            ),
+        ),
+        node("na", owned=OURS, unschedulable=True),
+    )
+    expected = since + STABLE_SECONDS if wakes else None
+    assert decide.decide(seen, "ase", NOW).wake_at == expected
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,6 @@ def steps() -> Iterator[st.SearchStrategy[tuple[str, object]]]:
 
 
 @given(st.lists(st.one_of(*steps()), max_size=12))
-@__import__("hypothesis").settings(max_examples=20000, deadline=None)
 def test_in_any_story_a_machine_ends_as_desired_unless_somebody_holds_it(
     story: list[tuple[str, object]],
 ) -> None:

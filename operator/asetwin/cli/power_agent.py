@@ -31,7 +31,7 @@ def command(
         int, typer.Option(min=0, max=65535, help="Where /healthz and /readyz are served.")
     ] = 8080,
 ) -> int:
-    """Run the power agent: stop, start and cut off the kind nodes of the worker VMs.
+    """Run the power agent: it switches the worker VMs for real.
 
     It does what each PinnedWorker's status.power.desired says, and writes what
     it observes into status.power, whoever has done it. Only the workers of one

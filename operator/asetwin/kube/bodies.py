@@ -57,15 +57,6 @@ def master_pod(step: plan.CreateMaster, image: str) -> Json:
         "app.kubernetes.io/name": "asetwin-master",
     }
     name = master.pod_name(step.device, step.epoch)
-    env = {
-        "ASETWIN_DEVICE": step.device,
-        "ASETWIN_EPOCH": str(step.epoch),
-        "ASETWIN_POD": name,
-        "ASETWIN_NODE": step.ase_node,
-        "ASETWIN_BOOT_SECONDS": str(step.boot_seconds),
-        "ASETWIN_LEASE_SECONDS": str(MASTER_LEASE_SECONDS),
-        "ASETWIN_PORT": str(MASTER_PORT),
-    }
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -81,40 +72,51 @@ def master_pod(step: plan.CreateMaster, image: str) -> Json:
                 "runAsUser": 65532,
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "containers": [
-                {
-                    "name": "master",
-                    "image": image,
-                    "imagePullPolicy": "IfNotPresent",
-                    "args": ["master"],
-                    "env": [
-                        *({"name": key, "value": value} for key, value in env.items()),
-                        # Tells this pod from a later one of the same name.
-                        {
-                            "name": "ASETWIN_POD_UID",
-                            "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}},
-                        },
-                    ],
-                    "ports": [{"name": "http", "containerPort": MASTER_PORT}],
-                    "securityContext": _RESTRICTED,
-                    "resources": {
-                        "requests": {"cpu": "20m", "memory": "64Mi"},
-                        "limits": {"memory": "192Mi"},
-                    },
-                    "readinessProbe": {
-                        "httpGet": {"path": "/readyz", "port": "http"},
-                        "periodSeconds": 1,
-                        "failureThreshold": 1,
-                    },
-                    "livenessProbe": {
-                        "httpGet": {"path": "/healthz", "port": "http"},
-                        "initialDelaySeconds": 10,
-                        "periodSeconds": 10,
-                        "timeoutSeconds": 5,
-                        "failureThreshold": 6,
-                    },
-                }
-            ],
+            "containers": [_master_container(step, image)],
+        },
+    }
+
+
+def _master_container(step: plan.CreateMaster, image: str) -> Json:
+    env = {
+        "ASETWIN_DEVICE": step.device,
+        "ASETWIN_EPOCH": str(step.epoch),
+        "ASETWIN_POD": master.pod_name(step.device, step.epoch),
+        "ASETWIN_NODE": step.ase_node,
+        "ASETWIN_BOOT_SECONDS": str(step.boot_seconds),
+        "ASETWIN_LEASE_SECONDS": str(MASTER_LEASE_SECONDS),
+        "ASETWIN_PORT": str(MASTER_PORT),
+    }
+    return {
+        "name": "master",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["master"],
+        "env": [
+            *({"name": key, "value": value} for key, value in env.items()),
+            # Tells this pod from a later one of the same name.
+            {
+                "name": "ASETWIN_POD_UID",
+                "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}},
+            },
+        ],
+        "ports": [{"name": "http", "containerPort": MASTER_PORT}],
+        "securityContext": _RESTRICTED,
+        "resources": {
+            "requests": {"cpu": "20m", "memory": "64Mi"},
+            "limits": {"memory": "192Mi"},
+        },
+        "readinessProbe": {
+            "httpGet": {"path": "/readyz", "port": "http"},
+            "periodSeconds": 1,
+            "failureThreshold": 1,
+        },
+        "livenessProbe": {
+            "httpGet": {"path": "/healthz", "port": "http"},
+            "initialDelaySeconds": 10,
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 6,
         },
     }
 

@@ -55,7 +55,9 @@ def decide(snapshot: Snapshot, name: str, now: float) -> Plan:
     if not facts.is_paused:
         _act(draft, facts, moves, limits)
     for view in facts.views:
-        draft.wake(view.returns_at)
+        if view.returns_at is not None and view.returns_at > now:
+            # NB: a moment that has passed, as during a pause, would make the loop spin.
+            draft.wake(view.returns_at)
         for end in view.failure.expires:
             draft.wake(end)
     return draft.finish()

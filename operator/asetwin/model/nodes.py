@@ -70,7 +70,9 @@ def view(member: Member, node: Node | None, device: AseDevice, now: float) -> Vi
     verdict = hardware.judge(failure.components, ase_node.spec.hardware)
     power = _power(member)
     is_off = power.observed is PowerState.OFF
-    is_lost = verdict.is_lost or failure.is_rebooting or is_off
+    # NB: not "or is_off". Right after a repair the power is still seen as off while this very
+    # turn switches it on: its pods must not be taken away from it then.
+    is_lost = verdict.is_lost or failure.is_rebooting
     is_out = node is not None and marks.is_out_of_service(node, device.name)
     conditions = Conditions(ase_node.status.conditions, ase_node.metadata.generation, now)
     conditions.set(

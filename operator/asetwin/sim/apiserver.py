@@ -241,7 +241,9 @@ class ApiServer:
         if found is None:
             raise _error(404, "NotFound", f'namespaces "{name}" not found', asked)
         if bodies.is_deleting(found):
-            text = f"unable to create new content in namespace {name} because it is being terminated"
+            text = (
+                f"unable to create new content in namespace {name} because it is being terminated"
+            )
             raise _error(403, "Forbidden", text, asked)
 
     def _update(self, kind: Kind, old: Json, new: Json, subresource: str, asked: str) -> Json:
@@ -261,11 +263,11 @@ class ApiServer:
             raise _error(422, "Invalid", text, asked)
         if body == old:
             return old
-        is_ending = bodies.is_deleting(body) and not body["metadata"].get("finalizers")
-        if is_ending and not body["metadata"].get("deletionGracePeriodSeconds"):
-            if kind.plural != "namespaces":
-                self._drop(kind, old)
-                return body
+        left = body["metadata"]
+        is_held = left.get("finalizers") or left.get("deletionGracePeriodSeconds")
+        if bodies.is_deleting(body) and not is_held and kind.plural != "namespaces":
+            self._drop(kind, old)
+            return body
         return self._keep(kind, bodies.key(old), body, old)
 
     def _grace(self, pod: Json, given: int | None) -> int:

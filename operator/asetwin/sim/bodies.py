@@ -146,7 +146,8 @@ def selects(selector: Json | None, given: Mapping[str, str]) -> bool:
 
 def requirement_holds(one: Json, given: Mapping[str, str]) -> bool:
     """One ``matchExpressions`` entry of a label or node selector."""
-    value, values = given.get(one["key"]), one.get("values") or ()
+    value = given.get(one["key"])
+    values: list[str] = one.get("values") or []
     match one["operator"]:
         case "In":
             return value in values

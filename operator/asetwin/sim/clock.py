@@ -42,6 +42,7 @@ class Timeline(asyncio.AbstractEventLoop):
         self._order = itertools.count()
         self._error: BaseException | None = None
         self._count = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def time(self) -> float:
         """Seconds since the start of the simulation; never goes back."""
@@ -73,10 +74,20 @@ class Timeline(asyncio.AbstractEventLoop):
             while self._next(until):
                 if stop is not None and stop():
                     return True
+        except BaseException:
+            self._abandon()
+            raise
         finally:
             events._set_running_loop(outer)
         self._now = max(self._now, until)
         return False
+
+    def _abandon(self) -> None:
+        """Close what is half done; after an error nobody will go on here."""
+        for task in list(self._tasks):
+            coroutine = task.get_coro()
+            if not task.done() and coroutine is not None:
+                coroutine.close()
 
     def _next(self, until: float) -> bool:
         while not self._ready:
@@ -144,7 +155,10 @@ class Timeline(asyncio.AbstractEventLoop):
         name: str | None = None,
         context: Context | None = None,
     ) -> asyncio.Task[T]:
-        return asyncio.Task(coro, loop=self, name=name, context=context)
+        task = asyncio.Task(coro, loop=self, name=name, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def get_debug(self) -> bool:
         return False

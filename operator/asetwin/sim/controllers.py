@@ -71,7 +71,9 @@ class Controller(Process):
             except errors.KubeError:
                 failures = self._failures.get(key, 0)
                 self._failures[key] = failures + 1
-                self.enqueue(key, min(FIRST_RETRY_SECONDS * 2.0 ** min(failures, 20), LAST_RETRY_SECONDS))
+                self.enqueue(
+                    key, min(FIRST_RETRY_SECONDS * 2.0 ** min(failures, 20), LAST_RETRY_SECONDS)
+                )
         if self._queue:
             self.wake_at(min(self._queue.values()))
 

@@ -89,9 +89,7 @@ def _expected(server: "ApiServer", pods: list[Json]) -> int:
         owner = bodies.controller(pod)
         if owner is None or owner["kind"] not in _PLURALS:
             continue
-        found = server.find(
-            _PLURALS[owner["kind"]], owner["name"], pod["metadata"]["namespace"]
-        )
+        found = server.find(_PLURALS[owner["kind"]], owner["name"], pod["metadata"]["namespace"])
         if found is None:
             continue
         above = bodies.controller(found)

@@ -110,9 +110,7 @@ class Kubelet(Process):
             if uid not in self._runs and not bodies.is_over(pod):
                 start = _seconds(pod, ANNOTATION_START, START_SECONDS)
                 delay = self.timeline.varied(start)
-                self._runs[uid] = Run(
-                    bodies.key(pod), starts_at=self.timeline.after(delay)
-                )
+                self._runs[uid] = Run(bodies.key(pod), starts_at=self.timeline.after(delay))
             run_or_none = self._runs.get(uid)
             if run_or_none is not None:
                 self._look(run_or_none, pod, now)

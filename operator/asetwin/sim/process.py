@@ -21,7 +21,7 @@ from asetwin.model.plan import Plan
 from asetwin.model.snapshot import Snapshot
 from asetwin.sim.apiserver import DELETED, ApiServer, Change
 from asetwin.sim.clock import Process, Timeline
-from asetwin.sim.wire import Call, Crashed, Wire
+from asetwin.sim.wire import Call, Crashed, Trouble, Wire
 
 ACTOR = "operator"
 WATCH_SECONDS = 0.005
@@ -68,6 +68,8 @@ class Operator(Process):
         self.wire = Wire(server, ACTOR)
         self.cluster = Cluster()
         self.is_running = False
+        self.trouble: Callable[[Call], Trouble | None] = lambda call: None
+        """What befalls the requests of the next process that is started."""
         self._server = server
         self._record = record
         self._report = report
@@ -85,12 +87,13 @@ class Operator(Process):
         self.is_running = True
         self.cluster = Cluster()
         self.wire = Wire(self._server, ACTOR, watch=self._watch)
+        self.wire.trouble = self.trouble
         self.wire.crash_after = crash_after
         api = cast(client.Client, self.wire)
         settings = Settings(image="asetwin.local/operator:sim", instance="sim")
         self._executor = Executor(api, self.cluster, settings, clock=self.timeline.wall)
         self._tracks, self._news = {}, deque()
-        self._spawn(self._sync, self._synced)
+        self.timeline.call_soon(self._retry_sync, self._run)
 
     def stop(self) -> None:
         """The process is gone, whatever it was doing."""

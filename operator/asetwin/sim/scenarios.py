@@ -129,9 +129,7 @@ def _patch(world: World, what: Json) -> None:
 
 
 def _scale(world: World, what: Json) -> None:
-    world.scale(
-        what.get("kind", "Deployment"), what["name"], what["replicas"], what["namespace"]
-    )
+    world.scale(what.get("kind", "Deployment"), what["name"], what["replicas"], what["namespace"])
 
 
 def _operator(world: World, what: str | Json) -> None:

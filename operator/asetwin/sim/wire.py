@@ -7,6 +7,7 @@ asking, and that a process which has been killed gets no answer any more.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from asetwin.kube import errors
@@ -19,6 +20,16 @@ MERGE_PATCH = "application/merge-patch+json"
 
 class Crashed(BaseException):
     """The process at this end of the wire has been killed; it must not handle this."""
+
+
+class Trouble(Enum):
+    """What may happen to a request on its way, with the HTTP status that the asker gets."""
+
+    CONFLICT = 409
+    THROTTLED = 429
+    REFUSED = 500
+    LOST = 504
+    """It is carried out, but the answer does not come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,7 @@ class Wire:
         self.crash_after: int | None = None
         """After so many writes the process is dead: that write is done, its answer is lost."""
         self.is_cut = False
+        self.trouble: Callable[[Call], Trouble | None] = lambda call: None
 
     async def get(self, path: str, **params: str) -> Json:
         """Read one object or one list."""
@@ -118,6 +130,9 @@ class Wire:
             raise Crashed(self._actor)
         if self._watch is not None:
             self._watch(call)
+        trouble = self.trouble(call)
+        if trouble is not None and trouble is not Trouble.LOST:
+            raise _error(trouble, call)
         self._server.actor = self._actor
         try:
             answer = action()
@@ -128,6 +143,8 @@ class Wire:
                 self.is_cut = self.writes == self.crash_after
             if self.is_cut:
                 raise Crashed(self._actor)
+        if trouble is not None:
+            raise _error(trouble, call)
         return answer
 
     def _get(self, where: kinds.Target, params: Mapping[str, str]) -> Json:
@@ -144,6 +161,11 @@ class Wire:
             "metadata": {"resourceVersion": str(self._server.version)},
             "items": items,
         }
+
+
+def _error(trouble: Trouble, call: Call) -> errors.KubeError:
+    asked = f"{call.verb} {call.target.plural}/{call.target.name}"
+    return errors.from_status(trouble.value, {"message": f"simulated: {trouble.name}"}, asked)
 
 
 def _target(path: str) -> kinds.Target:

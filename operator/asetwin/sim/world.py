@@ -12,6 +12,7 @@ same, to the last byte of their traces.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ class World:
 
     def __init__(self, *, seed: int = 0, options: Options | None = None) -> None:
         self.options = options or Options()
-        self.timeline = Timeline(Random(seed), jitter=self.options.jitter)
+        # What of a loop is left out there is what would do I/O.
+        self.timeline = Timeline(Random(seed), jitter=self.options.jitter)  # type: ignore[abstract]
         self.server = ApiServer(self.timeline.wall)
         self.trace: list[tuple[float, str]] = []
         self.turns: list[tuple[float, str, list[str]]] = []
@@ -121,7 +123,9 @@ class World:
     def delete_all(self, *sources: Source) -> None:
         """Delete the objects that files or texts name, as ``kubectl delete -f``."""
         for body in _documents(sources):
-            self.delete(body["kind"], body["metadata"]["name"], body["metadata"].get("namespace", ""))
+            self.delete(
+                body["kind"], body["metadata"]["name"], body["metadata"].get("namespace", "")
+            )
 
     def patch(self, kind: str, name: str, patch: Json, namespace: str = "") -> None:
         """Merge something into an object, as ``kubectl patch --type merge``."""
@@ -287,9 +291,15 @@ def _documents(sources: Iterable[Source]) -> Iterator[Json]:
     for source in sources:
         found: Any = source
         if isinstance(source, Path):
-            found = list(yaml.safe_load_all(source.read_text()))
+            found = _parsed(source.read_text())
         elif isinstance(source, str):
-            found = list(yaml.safe_load_all(source))
+            found = _parsed(source)
         elif isinstance(source, Mapping):
             found = [source]
         yield from (one for one in found if one)
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> tuple[Any, ...]:
+    """The documents of a YAML text; nobody changes them."""
+    return tuple(yaml.safe_load_all(text))

@@ -1,0 +1,851 @@
+"""The power agent's loop against a fake engine and a fake API server, in virtual time."""
+
+import asyncio
+import logging
+import selectors
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from asetwin.kube import errors
+from asetwin.power import agent as agents
+from asetwin.power.agent import CHECK_SECONDS, NODES, RESYNC_SECONDS, WORKERS, Agent, Edge
+from asetwin.power.drivers import Command, CommandError, EngineError, Machine, Network, Reading
+from asetwin.power.presence import NAME, PATH, Presence
+from asetwin.power.rules import MARK
+
+Json = dict[str, Any]
+
+WALL = 1_800_000_000.0
+SOON = 0.01
+"""Nothing in here takes time but waiting: whatever is not done by then is not done by an event."""
+
+
+# --- Virtual time -------------------------------------------------------------------------------
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer instead of waiting for it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        super().__init__(_Selector(self))
+
+    def time(self) -> float:
+        return self.now
+
+
+class _Selector(selectors.SelectSelector):
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self.loop = loop
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        assert timeout is not None, "everybody waits, and nothing is left to happen"
+        self.loop.now += max(timeout, 0.0)
+        return []
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+# --- The two sides ------------------------------------------------------------------------------
+
+
+class Engine:
+    """A driver whose machines are in memory; time passes only when something says so."""
+
+    method = "Fake"
+
+    def __init__(self, *names: str) -> None:
+        self.machines = dict.fromkeys(names, Reading(Machine.RUNNING, "runs", Network.OPEN, 1.0))
+        self.commands: list[tuple[str, Command]] = []
+        self.is_away = False
+        self.looks = 0
+        self.refuses = ""
+        self.before_command: Callable[[], Awaitable[None]] | None = None
+        self._listeners: list[asyncio.Queue[str | None]] = []
+
+    async def observe(self, name: str) -> Reading:
+        self.looks += 1
+        if self.is_away:
+            raise EngineError("no connection")
+        return self.machines.get(name) or Reading(Machine.MISSING, f"no machine {name}")
+
+    async def apply(self, name: str, command: Command) -> None:
+        self.commands.append((name, command))
+        if self.before_command is not None:
+            await self.before_command()
+        if self.is_away:
+            raise EngineError("no connection")
+        if self.refuses:
+            raise CommandError(self.refuses)
+        if command is Command.KILL:
+            self.stop(name)
+        elif command is Command.START:
+            self.start(name)
+        else:
+            network = Network.CUT if command is Command.CUT else Network.OPEN
+            self.put(name, Machine.RUNNING, network, self.machines[name].finished_at)
+
+    async def events(self) -> AsyncGenerator[str | None, None]:
+        if self.is_away:
+            raise EngineError("no connection")
+        queue: asyncio.Queue[str | None] = asyncio.Queue()
+        self._listeners.append(queue)
+        yield None
+        while (name := await queue.get()) is not None:
+            yield name
+        raise EngineError("it went away")
+
+    def put(
+        self, name: str, machine: Machine, network: Network, ended: float | None = None
+    ) -> None:
+        started = self.machines[name].started_at
+        self.machines[name] = Reading(machine, machine.lower(), network, started, ended)
+        self.tell(name)
+
+    def stop(self, name: str) -> None:
+        self.put(name, Machine.STOPPED, Network.UNKNOWN, WALL + now())
+
+    def start(self, name: str) -> None:
+        ended = self.machines[name].finished_at
+        started = WALL + now() + 0.001
+        self.machines[name] = Reading(Machine.RUNNING, "runs", Network.OPEN, started, ended)
+        self.tell(name)
+
+    def tell(self, name: str) -> None:
+        for queue in self._listeners:
+            queue.put_nowait(name)
+
+    def leave(self) -> None:
+        self.is_away = True
+        for queue in self._listeners:
+            queue.put_nowait(None)
+        self._listeners.clear()
+
+
+class Api:
+    """PinnedWorkers, their Nodes and one Lease, with list, watch and merge patch."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Json] = {}
+        self.patches: list[tuple[str, Json]] = []
+        self.error: errors.KubeError | None = None
+        self._version = 0
+        self._events: list[Json] = []
+        self._changed = asyncio.Condition()
+
+    async def get(self, path: str) -> Json:
+        self._check()
+        if path == WORKERS:
+            items = [it for key, it in sorted(self.objects.items()) if key.startswith(WORKERS)]
+            return deepcopy({"metadata": {"resourceVersion": str(self._version)}, "items": items})
+        if path not in self.objects:
+            raise errors.NotFound(f"GET {path}: not found", status=404)
+        return deepcopy(self.objects[path])
+
+    async def create(self, path: str, body: Json) -> Json:
+        self._check()
+        return self.put(f"{path}/{body['metadata']['name']}", body)
+
+    async def patch(self, path: str, body: Json) -> Json:
+        self._check()
+        self.patches.append((path, body))
+        key = path.removesuffix("/status")
+        if key not in self.objects:
+            raise errors.NotFound(f"PATCH {path}: not found", status=404)
+        wanted = body.get("metadata", {}).get("resourceVersion")
+        if wanted not in (None, self.objects[key]["metadata"]["resourceVersion"]):
+            raise errors.Conflict(f"PATCH {path}: conflict", status=409)
+        return self.put(key, merge(self.objects[key], body))
+
+    async def watch(
+        self, path: str, *, seconds: int, resourceVersion: str
+    ) -> AsyncGenerator[Json, None]:
+        assert path == WORKERS
+        self._check()
+        ends_at = now() + seconds
+        told = int(resourceVersion)
+        while True:
+            for event in [it for it in self._events if int(it["version"]) > told]:
+                told = int(event["version"])
+                yield deepcopy(event)
+            try:
+                async with asyncio.timeout(ends_at - now()), self._changed:
+                    await self._changed.wait()
+            except TimeoutError:
+                return
+            self._check()
+
+    def put(self, key: str, body: Json) -> Json:
+        kind = "MODIFIED" if key in self.objects else "ADDED"
+        self._version += 1
+        body = deepcopy(body)
+        body["metadata"]["resourceVersion"] = str(self._version)
+        self.objects[key] = body
+        if key.startswith(WORKERS):
+            self._tell({"type": kind, "object": body, "version": self._version})
+        return deepcopy(body)
+
+    def remove(self, key: str, *, silently: bool = False) -> None:
+        self._version += 1
+        body = self.objects.pop(key)
+        if not silently:
+            self._tell({"type": "DELETED", "object": body, "version": self._version})
+
+    def _tell(self, event: Json) -> None:
+        self._events.append(event)
+        asyncio.get_running_loop().call_soon(asyncio.ensure_future, self._notify())
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+def merge(old: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict) or not isinstance(old, dict):
+        return patch
+    kept = {key: value for key, value in old.items() if patch.get(key, 0) is not None}
+    new = {key: merge(old.get(key, {}), one) for key, one in patch.items() if one is not None}
+    return kept | new
+
+
+class Stage:
+    """A cluster ``c`` with the Nodes na, nb and their PinnedWorkers wa, wb."""
+
+    def __init__(self) -> None:
+        self.api = Api()
+        self.engine = Engine("na", "nb")
+        self.agent: Agent
+        self._task: asyncio.Task[None] | None = None
+        for name in ("na", "nb"):
+            self.node(name, f"kind://docker/c/{name}")
+        self.worker("wa", "na")
+        self.worker("wb", "nb")
+
+    def node(self, name: str, provider: str) -> None:
+        self.api.put(
+            f"{NODES}/{name}", {"metadata": {"name": name}, "spec": {"providerID": provider}}
+        )
+
+    def worker(self, name: str, node: str, *, uid: str = "1", accepted: str = "True") -> None:
+        condition = {
+            "type": "Accepted",
+            "status": accepted,
+            "reason": "Accepted",
+            "lastTransitionTime": "2026-11-25T08:00:00Z",
+        }
+        self.api.put(
+            f"{WORKERS}/{name}",
+            {
+                "metadata": {"name": name, "uid": uid},
+                "spec": {"aseNode": name, "nodeName": node},
+                "status": {"conditions": [condition]},
+            },
+        )
+
+    def power(self, name: str = "wa") -> Json:
+        found: Json = self.api.objects[f"{WORKERS}/{name}"]["status"].get("power", {})
+        return found
+
+    def desire(self, state: str, name: str = "wa") -> None:
+        key = f"{WORKERS}/{name}"
+        body = merge(self.api.objects[key], {"status": {"power": {"desired": state}}})
+        self.api.put(key, body)
+
+    async def start(self, presence: Presence | None = None) -> None:
+        """A new agent: the one before is dead and has left nothing behind."""
+        edge = Edge(api=self.api, driver=self.engine, cluster="c", wall=lambda: WALL + now())
+        self.agent = Agent(edge)
+        self._task = asyncio.create_task(self.agent.run(presence))
+        await asyncio.sleep(SOON)
+
+    async def kill(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+
+def play(scenario: Callable[[Stage], Awaitable[None]], *, is_started: bool = True) -> None:
+    async def whole() -> None:
+        stage = Stage()
+        if is_started:
+            await stage.start()
+        try:
+            await scenario(stage)
+        finally:
+            await stage.kill()
+
+    loop = VirtualLoop()
+    try:
+        loop.run_until_complete(whole())
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+# --- What is desired happens --------------------------------------------------------------------
+
+
+def test_every_accepted_worker_is_looked_at_once_the_agent_is_there() -> None:
+    async def scenario(stage: Stage) -> None:
+        for name in ("wa", "wb"):
+            assert stage.power(name)["observed"] == "On"
+            assert stage.power(name)["method"] == "Fake"
+        assert stage.agent.is_well()
+        assert stage.engine.commands == []
+
+    play(scenario)
+
+
+def test_off_is_announced_then_done_then_reported() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.api.patches.clear()
+        stage.desire("Off")
+        await asyncio.sleep(SOON)
+        assert stage.engine.commands == [("na", Command.KILL)]
+        announced, done = (patch["status"]["power"] for _, patch in stage.api.patches)
+        assert (announced["observed"], announced["proof"]) == ("On", f"runs, to be {MARK}")
+        assert (done["observed"], done["proof"]) == ("Off", f"{MARK}: stopped")
+        assert stage.power("wb")["observed"] == "On"
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    ("states", "commands", "observed"),
+    [
+        pytest.param(["Off", "On"], ["kill", "start"], "On", id="off-and-on"),
+        pytest.param(["Isolated"], ["cut"], "Isolated", id="isolated"),
+        pytest.param(["Isolated", "On"], ["cut", "restore"], "On", id="isolated-and-on"),
+        pytest.param(["Isolated", "Off"], ["cut", "kill"], "Off", id="isolated-and-fenced"),
+        pytest.param(
+            ["Off", "Isolated"], ["kill", "start", "cut"], "Isolated", id="off-and-isolated"
+        ),
+        pytest.param(["Unknown"], [], "On", id="nobody-desires-unknown"),
+    ],
+)
+def test_desired_power_is_carried_out(
+    states: list[str], commands: list[str], observed: str
+) -> None:
+    async def scenario(stage: Stage) -> None:
+        for state in states:
+            stage.desire(state)
+            await asyncio.sleep(SOON)
+        assert [command.value for _, command in stage.engine.commands] == commands
+        assert stage.power()["observed"] == observed
+        assert stage.power()["desired"] == states[-1]
+
+    play(scenario)
+
+
+def test_a_machine_that_is_slow_to_die_holds_up_no_other() -> None:
+    async def scenario(stage: Stage) -> None:
+        async def wait() -> None:
+            if stage.engine.commands[-1][0] == "na":
+                await asyncio.sleep(20)
+
+        stage.engine.before_command = wait
+        stage.desire("Off", "wa")
+        stage.desire("Off", "wb")
+        await asyncio.sleep(SOON)
+        assert (stage.power("wa")["observed"], stage.power("wb")["observed"]) == ("On", "Off")
+        await asyncio.sleep(21)
+        assert stage.power("wa")["observed"] == "Off"
+
+    play(scenario)
+
+
+def test_a_command_that_has_no_effect_yet_is_repeated_in_good_time() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.engine.stop = lambda name: None  # type: ignore[method-assign]
+        stage.desire("Off")
+        await asyncio.sleep(1)
+        assert 3 <= len(stage.engine.commands) <= 7
+
+    play(scenario)
+
+
+def test_a_refused_command_is_part_of_the_proof_and_tried_again() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.engine.refuses = "device busy"
+        stage.desire("Off")
+        await asyncio.sleep(3)
+        assert stage.power()["observed"] == "On"
+        assert stage.power()["proof"].endswith("; could not kill it: device busy")
+        stage.engine.refuses = ""
+        await asyncio.sleep(1.5)
+        assert stage.power()["proof"] == f"{MARK}: stopped"
+
+    play(scenario)
+
+
+# --- What happens by itself is seen -------------------------------------------------------------
+
+
+def test_a_machine_stopped_by_hand_is_reported_and_left_alone_until_it_is_started_by_hand() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.engine.stop("na")
+        await asyncio.sleep(SOON)
+        assert (stage.power()["observed"], stage.power()["proof"]) == ("Off", "stopped")
+        await asyncio.sleep(100)
+        assert stage.engine.commands == []
+        stage.engine.start("na")
+        await asyncio.sleep(SOON)
+        assert stage.power()["observed"] == "On"
+
+    play(scenario)
+
+
+def test_a_machine_stopped_by_hand_stays_off_after_its_hardware_failed_and_was_repaired() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.engine.stop("na")
+        for state in ("Off", "On"):
+            stage.desire(state)
+            await asyncio.sleep(5)
+        assert stage.engine.commands == []
+        assert stage.power()["observed"] == "Off"
+
+    play(scenario)
+
+
+def test_a_machine_started_by_hand_while_off_is_desired_is_killed_again() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.desire("Off")
+        await asyncio.sleep(1)
+        stage.engine.start("na")
+        await asyncio.sleep(SOON)
+        assert [command for _, command in stage.engine.commands] == [Command.KILL, Command.KILL]
+        assert stage.power()["observed"] == "Off"
+        stage.desire("On")
+        await asyncio.sleep(SOON)
+        assert stage.power()["observed"] == "On"
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("machine", [Machine.PAUSED, Machine.RESTARTING])
+def test_a_machine_that_neither_runs_nor_rests_is_unknown(machine: Machine) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.engine.put("na", machine, Network.UNKNOWN)
+        await asyncio.sleep(SOON)
+        assert (stage.power()["observed"], stage.power()["proof"]) == ("Unknown", machine.lower())
+        assert stage.engine.commands == []
+
+    play(scenario)
+
+
+def test_a_reboot_while_nobody_looked_shows_in_the_start_time() -> None:
+    async def scenario(stage: Stage) -> None:
+        before = stage.power()
+        await asyncio.sleep(1)
+        stage.engine.machines["na"] = Reading(
+            Machine.RUNNING, "runs", Network.OPEN, WALL + 1, WALL + 0.5
+        )
+        await asyncio.sleep(CHECK_SECONDS)
+        after = stage.power()
+        assert (before["observed"], after["observed"]) == ("On", "On")
+        assert after["startedAt"] > before["startedAt"]
+        assert after["observedAt"] > before["observedAt"]
+
+    play(scenario)
+
+
+def test_a_restarted_machine_is_cut_off_again() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.desire("Isolated")
+        await asyncio.sleep(SOON)
+        stage.engine.start("na")
+        await asyncio.sleep(SOON)
+        assert stage.engine.commands == [("na", Command.CUT), ("na", Command.CUT)]
+        assert stage.power()["observed"] == "Isolated"
+
+    play(scenario)
+
+
+def test_an_event_that_is_lost_costs_seconds() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.engine.tell = lambda name: None  # type: ignore[method-assign]
+        stage.engine.stop("na")
+        await asyncio.sleep(CHECK_SECONDS + SOON)
+        assert stage.power()["observed"] == "Off"
+
+    play(scenario)
+
+
+def test_nothing_is_written_while_nothing_changes() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.api.patches.clear()
+        await asyncio.sleep(10 * RESYNC_SECONDS)
+        assert stage.api.patches == []
+        assert stage.engine.looks > 100
+
+    play(scenario)
+
+
+def test_what_somebody_else_wrote_over_it_is_put_right() -> None:
+    async def scenario(stage: Stage) -> None:
+        key = f"{WORKERS}/wa"
+        simulated = {"observed": "Off", "method": "Simulated"}
+        stage.api.put(key, merge(stage.api.objects[key], {"status": {"power": simulated}}))
+        await asyncio.sleep(SOON)
+        assert (stage.power()["observed"], stage.power()["method"]) == ("On", "Fake")
+
+    play(scenario)
+
+
+# --- An agent that dies -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("is_desired", ["On", "Off"])
+def test_an_agent_killed_around_its_command_is_followed_by_one_that_knows(
+    moment: str, is_desired: str
+) -> None:
+    """It dies right before or after the machine does; what is desired may change meanwhile."""
+
+    async def scenario(stage: Stage) -> None:
+        async def die() -> None:
+            if moment == "after":
+                stage.engine.stop("na")
+            await asyncio.sleep(1000)
+
+        stage.engine.before_command = die
+        stage.desire("Off")
+        await asyncio.sleep(SOON)
+        await stage.kill()
+        assert stage.power()["observed"] == "On"
+        stage.engine.before_command = None
+        stage.desire(is_desired)
+        await stage.start()
+        assert stage.power()["observed"] == is_desired
+        stage.desire("On")
+        await asyncio.sleep(SOON)
+        assert stage.power()["observed"] == "On"
+        assert stage.engine.machines["na"].machine is Machine.RUNNING
+
+    play(scenario)
+
+
+def test_a_stop_by_hand_while_no_agent_was_there_is_not_taken_for_ours() -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.kill()
+        stage.engine.stop("na")
+        stage.desire("Off")
+        await stage.start()
+        assert stage.power()["proof"] == "stopped"
+        stage.desire("On")
+        await asyncio.sleep(10)
+        assert stage.power()["observed"] == "Off"
+        assert stage.engine.commands == []
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("state", ["Off", "Isolated"])
+def test_a_new_agent_undoes_what_the_old_one_did(state: str) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.desire(state)
+        await asyncio.sleep(SOON)
+        await stage.kill()
+        stage.desire("On")
+        await stage.start()
+        assert stage.power()["observed"] == "On"
+
+    play(scenario)
+
+
+# --- An engine or an API server that is away ----------------------------------------------------
+
+
+def test_everything_is_unknown_while_the_engine_is_away_and_looked_at_anew_when_it_is_back() -> (
+    None
+):
+    async def scenario(stage: Stage) -> None:
+        stage.desire("Off")
+        await asyncio.sleep(1)
+        stage.engine.leave()
+        await asyncio.sleep(SOON)
+        assert stage.power("wb")["observed"] == "Unknown"
+        assert stage.power("wb")["proof"] == "engine unreachable: no connection"
+        assert stage.power("wa")["observed"] == "Unknown"
+        stage.desire("On")
+        await asyncio.sleep(20)
+        assert stage.agent.is_well()
+        stage.engine.is_away = False
+        await asyncio.sleep(1 + SOON)
+        assert stage.power("wb")["observed"] == "On"
+        # Also the one that we had stopped: that was not forgotten.
+        assert stage.power("wa")["observed"] == "On"
+
+    play(scenario)
+
+
+def test_an_engine_that_is_away_is_complained_about_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.engine.is_away = True
+        with caplog.at_level(logging.WARNING):
+            await stage.start()
+            await asyncio.sleep(60)
+        assert [it.message for it in caplog.records] == [
+            "cannot follow the engine's events: no connection"
+        ]
+
+    play(scenario, is_started=False)
+
+
+def test_an_api_server_that_is_away_is_waited_for() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.api.error = errors.Unavailable("away", status=0)
+        stage.engine.stop("na")
+        await asyncio.sleep(200)
+        assert stage.agent.stuck() == []
+        stage.api.error = None
+        await asyncio.sleep(1 + SOON)
+        assert stage.power()["observed"] == "Off"
+
+    play(scenario)
+
+
+def test_no_command_is_given_that_could_not_be_announced() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.desire("Off")
+        stage.api.patch = _unavailable  # type: ignore[method-assign]
+        await asyncio.sleep(10)
+        assert stage.engine.commands == []
+
+    async def _unavailable(path: str, body: Json) -> Json:
+        raise errors.Unavailable("away", status=0)
+
+    play(scenario)
+
+
+def test_a_keeper_that_hangs_is_not_well() -> None:
+    async def scenario(stage: Stage) -> None:
+        async def hang() -> None:
+            await asyncio.sleep(10_000)
+
+        stage.engine.before_command = hang
+        stage.desire("Off")
+        await asyncio.sleep(agents.STUCK_SECONDS + 3)
+        assert stage.agent.stuck() == ["wa"]
+        assert not stage.agent.is_well()
+
+    play(scenario)
+
+
+# --- Whose machines -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("provider", "proof"),
+    [
+        pytest.param(
+            "kind://docker/other/na",
+            "refused: the Node's providerID is kind://docker/other/na, not kind://docker/c/na",
+            id="another-cluster",
+        ),
+        pytest.param(
+            "", "refused: the Node's providerID is empty, not kind://docker/c/na", id="not-of-kind"
+        ),
+        pytest.param(None, "refused: the cluster has no Node na", id="no-node"),
+    ],
+)
+def test_a_machine_that_is_not_the_nodes_is_refused(provider: str | None, proof: str) -> None:
+    async def scenario(stage: Stage) -> None:
+        if provider is None:
+            del stage.api.objects[f"{NODES}/na"]
+        else:
+            stage.node("na", provider)
+        stage.desire("Off")
+        await stage.start()
+        await asyncio.sleep(10)
+        assert stage.engine.commands == []
+        assert (stage.power()["observed"], stage.power()["proof"]) == ("Unknown", proof)
+        stage.node("na", "kind://docker/c/na")
+        await asyncio.sleep(CHECK_SECONDS + SOON)
+        assert stage.power()["observed"] == "Off"
+
+    play(scenario, is_started=False)
+
+
+def test_a_worker_that_is_not_accepted_is_neither_switched_nor_reported() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.worker("wa", "na", accepted="False")
+        stage.desire("Off")
+        await stage.start()
+        await asyncio.sleep(100)
+        assert stage.engine.commands == []
+        assert stage.power() == {"desired": "Off"}
+        stage.worker("wa", "na")
+        stage.desire("Off")
+        await asyncio.sleep(SOON)
+        assert stage.power()["observed"] == "Off"
+
+    play(scenario, is_started=False)
+
+
+@pytest.mark.parametrize("silently", [False, True], ids=["seen", "missed"])
+@pytest.mark.parametrize("state", ["Off", "Isolated"])
+def test_the_machine_of_a_deleted_worker_gets_back_what_we_took(state: str, silently: bool) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.desire(state)
+        await asyncio.sleep(SOON)
+        stage.api.remove(f"{WORKERS}/wa", silently=silently)
+        await asyncio.sleep(RESYNC_SECONDS + SOON)
+        reading = stage.engine.machines["na"]
+        assert (reading.machine, reading.network) == (Machine.RUNNING, Network.OPEN)
+        stage.engine.commands.clear()
+        await asyncio.sleep(100)
+        assert stage.engine.commands == []
+
+    play(scenario)
+
+
+def test_the_machine_of_a_deleted_worker_stays_off_if_somebody_else_has_stopped_it() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.engine.stop("na")
+        await asyncio.sleep(SOON)
+        stage.api.remove(f"{WORKERS}/wa")
+        await asyncio.sleep(10)
+        assert stage.engine.commands == []
+
+    play(scenario)
+
+
+def test_a_worker_made_anew_under_the_same_name_is_another_one() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.worker("wa", "nb", uid="2")
+        stage.api.remove(f"{WORKERS}/wb")
+        await asyncio.sleep(SOON)
+        stage.desire("Off")
+        await asyncio.sleep(SOON)
+        assert stage.engine.commands == [("nb", Command.KILL)]
+
+    play(scenario)
+
+
+def test_a_worker_that_cannot_be_read_keeps_the_power_that_it_has() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.desire("Off")
+        await asyncio.sleep(SOON)
+        key = f"{WORKERS}/wa"
+        stage.api.put(key, merge(stage.api.objects[key], {"status": {"power": {"desired": "?"}}}))
+        await asyncio.sleep(2 * RESYNC_SECONDS)
+        assert stage.engine.machines["na"].machine is Machine.STOPPED
+
+    play(scenario)
+
+
+# --- Presence -----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def present(stage: Stage, holder: str = "pod") -> AsyncGenerator[Presence, None]:
+    presence = Presence(stage.api, holder, wall=lambda: WALL + now())
+    await stage.start(presence)
+    yield presence
+
+
+def holder(stage: Stage) -> Any:
+    return stage.api.objects[PATH]["spec"].get("holderIdentity")
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["no-lease-yet", "empty-lease"])
+def test_the_lease_is_held_once_every_worker_has_been_looked_at(is_there: bool) -> None:
+    async def scenario(stage: Stage) -> None:
+        if is_there:
+            stage.api.put(PATH, {"metadata": {"name": NAME}})
+        async with present(stage) as presence:
+            await asyncio.sleep(1)
+            assert stage.power("wb")["observed"] == "On"
+            assert holder(stage) == "pod"
+            first = stage.api.objects[PATH]["spec"]
+            await asyncio.sleep(2)
+            second = stage.api.objects[PATH]["spec"]
+            assert second["leaseDurationSeconds"] == 6
+            assert second["renewTime"] > first["renewTime"]
+            assert second["acquireTime"] == first["acquireTime"]
+            await stage.kill()
+            await presence.leave()
+            assert holder(stage) == ""
+
+    play(scenario, is_started=False)
+
+
+def test_a_lease_of_a_dead_agent_is_taken_at_once() -> None:
+    async def scenario(stage: Stage) -> None:
+        spec = {"holderIdentity": "dead", "leaseTransitions": 4}
+        stage.api.put(PATH, {"metadata": {"name": NAME}, "spec": spec})
+        async with present(stage):
+            await asyncio.sleep(1)
+            assert holder(stage) == "pod"
+            assert stage.api.objects[PATH]["spec"]["leaseTransitions"] == 5
+
+    play(scenario, is_started=False)
+
+
+def test_an_agent_that_leaves_does_not_empty_the_lease_of_the_next_one() -> None:
+    async def scenario(stage: Stage) -> None:
+        async with present(stage) as presence:
+            await asyncio.sleep(1)
+            await stage.kill()
+            stage.api.objects[PATH]["spec"]["holderIdentity"] = "next"
+            await presence.leave()
+            assert holder(stage) == "next"
+
+    play(scenario, is_started=False)
+
+
+def test_the_lease_is_not_renewed_while_a_keeper_hangs() -> None:
+    async def scenario(stage: Stage) -> None:
+        async def hang() -> None:
+            await asyncio.sleep(10_000)
+
+        async with present(stage):
+            await asyncio.sleep(1)
+            stage.engine.before_command = hang
+            stage.desire("Off")
+            await asyncio.sleep(agents.STUCK_SECONDS + 5)
+            before = stage.api.objects[PATH]["spec"]["renewTime"]
+            await asyncio.sleep(10)
+            assert stage.api.objects[PATH]["spec"]["renewTime"] == before
+
+    play(scenario, is_started=False)
+
+
+def test_a_lease_changed_by_somebody_else_is_read_anew() -> None:
+    async def scenario(stage: Stage) -> None:
+        async with present(stage):
+            await asyncio.sleep(1)
+            stage.api.put(PATH, stage.api.objects[PATH])
+            await asyncio.sleep(3)
+            before = stage.api.objects[PATH]["spec"]["renewTime"]
+            await asyncio.sleep(2.5)
+            assert stage.api.objects[PATH]["spec"]["renewTime"] > before
+
+    play(scenario, is_started=False)
+
+
+def test_leaving_gives_up_when_the_api_server_is_away() -> None:
+    async def scenario(stage: Stage) -> None:
+        async with present(stage) as presence:
+            await asyncio.sleep(1)
+            stage.api.error = errors.Unavailable("away", status=0)
+            await stage.kill()
+            await presence.leave()
+
+    play(scenario, is_started=False)

@@ -1,0 +1,508 @@
+"""The driver for kind's containers: what it reads, what it refuses, what it tells the engine."""
+
+import asyncio
+import json
+import struct
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from asetwin.power import docker
+from asetwin.power.docker import LABEL_CLUSTER, LABEL_ROLE, DockerDriver
+from asetwin.power.drivers import Command, CommandError, EngineError, Machine, Network
+
+Json = dict[str, Any]
+
+NAME = "twin-worker"
+NEVER = "0001-01-01T00:00:00Z"
+STARTED = "2026-11-25T08:00:00.123456789Z"
+ENDED = "2026-11-25T09:00:00.5Z"
+
+
+def container(
+    status: str = "running",
+    *,
+    name: str = NAME,
+    cluster: str | None = "twin",
+    role: str = "worker",
+    started: str = STARTED,
+    ended: str = NEVER,
+    code: int = 0,
+    networks: tuple[str, ...] = ("kind",),
+) -> Json:
+    labels = {} if cluster is None else {LABEL_CLUSTER: cluster, LABEL_ROLE: role}
+    return {
+        "Id": f"id-of-{name}",
+        "Name": f"/{name}",
+        "Config": {"Labels": labels},
+        "State": {"Status": status, "StartedAt": started, "FinishedAt": ended, "ExitCode": code},
+        "NetworkSettings": {"Networks": {it: {} for it in networks}},
+    }
+
+
+# --- Reading ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "machine", "detail"),
+    [
+        pytest.param(
+            container(),
+            Machine.RUNNING,
+            "container twin-worker runs since 2026-11-25T08:00:00.123Z",
+            id="running",
+        ),
+        pytest.param(
+            container("exited", ended=ENDED, code=137),
+            Machine.STOPPED,
+            "container twin-worker exited at 2026-11-25T09:00:00.500Z, exit code 137",
+            id="exited",
+        ),
+        pytest.param(
+            container("dead", ended=ENDED),
+            Machine.STOPPED,
+            "container twin-worker exited at 2026-11-25T09:00:00.500Z, exit code 0",
+            id="dead",
+        ),
+        pytest.param(
+            container("created", started=NEVER),
+            Machine.STOPPED,
+            "container twin-worker was never started",
+            id="created",
+        ),
+        pytest.param(
+            container("paused"), Machine.PAUSED, "container twin-worker is paused", id="paused"
+        ),
+        pytest.param(
+            container("restarting"),
+            Machine.RESTARTING,
+            "container twin-worker is restarting",
+            id="restarting",
+        ),
+        pytest.param(
+            container("removing"),
+            Machine.MISSING,
+            "container twin-worker is being removed",
+            id="removing",
+        ),
+    ],
+)
+def test_every_state_of_a_container_is_read(body: Json, machine: Machine, detail: str) -> None:
+    reading = docker.read(NAME, body, Network.OPEN)
+    assert (reading.machine, reading.detail) == (machine, detail)
+
+
+def test_the_engines_never_is_no_time() -> None:
+    reading = docker.read(NAME, container("created", started=NEVER), Network.UNKNOWN)
+    assert (reading.started_at, reading.finished_at) == (None, None)
+
+
+def test_a_restarted_container_shows_its_last_end() -> None:
+    reading = docker.read(NAME, container(ended="2026-11-25T07:59:58Z"), Network.OPEN)
+    assert reading.started_at is not None
+    assert reading.finished_at == pytest.approx(reading.started_at - 2.123, abs=0.001)
+
+
+@pytest.mark.parametrize("network", Network)
+def test_the_words_about_a_running_container_say_how_its_network_is(network: Network) -> None:
+    detail = docker.read(NAME, container(), network).detail
+    plain = "container twin-worker runs since 2026-11-25T08:00:00.123Z"
+    assert (detail == plain) == (network is Network.OPEN)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (container(), ""),
+        (container(cluster=None), "was not made by kind"),
+        (container(cluster="other"), "belongs to the kind cluster other, not to twin"),
+        (container(role="control-plane"), "is the cluster's control-plane, not a worker"),
+        (
+            container(role="external-load-balancer"),
+            "is the cluster's external-load-balancer, not a worker",
+        ),
+        ({"Config": {}}, "was not made by kind"),
+    ],
+)
+def test_only_workers_of_this_kind_cluster_are_ours(body: Json, why: str) -> None:
+    assert docker.refuse(body, "twin") == why
+
+
+# --- The packet filter --------------------------------------------------------------------------
+
+IPTABLES = """\
+#!/bin/sh
+# Keeps its rules in a file; knows the four commands that are used.
+rules=$0.rules
+touch "$rules"
+[ "$1 $2 $3 $4" = "-w 5 -t mangle" ] || exit 9
+verb=$5
+shift 5
+case $verb in
+-S) echo "-P PREROUTING ACCEPT"; cat "$rules" ;;
+-C) grep -qxF -e "-A $*" "$rules" ;;
+-I) echo "-A $*" >>"$rules" ;;
+-D) grep -qxF -e "-A $*" "$rules" || exit 1
+    grep -vxF -e "-A $*" "$rules" >"$rules.new"; mv "$rules.new" "$rules" ;;
+*) exit 9 ;;
+esac
+"""
+BROKEN = "#!/bin/sh\necho 'no such module' >&2\nexit 3\n"
+FOREIGN = "-A PREROUTING -i eth+ -m comment --comment mine -j DROP\n"
+
+
+class Tools:
+    """A directory of packet filter tools for one shell script."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.put("iptables", IPTABLES)
+        self.put("ip6tables", IPTABLES)
+        (path / "iptables.rules").write_text(FOREIGN)
+
+    def put(self, name: str, text: str) -> None:
+        (self.path / name).write_text(text)
+        (self.path / name).chmod(0o755)
+
+    def rules(self, name: str = "iptables") -> list[str]:
+        return (self.path / f"{name}.rules").read_text().splitlines()
+
+    def run(self, command: Command | None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-c", docker._script(command)],
+            env={"PATH": f"{self.path}:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+
+    def network(self, command: Command | None) -> Network:
+        done = self.run(command)
+        assert done.returncode == 0, done.stderr
+        return docker.read_filter(done.stdout)
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Tools:
+    return Tools(tmp_path)
+
+
+def test_a_cut_is_read_back_and_undone_without_touching_what_is_not_ours(tools: Tools) -> None:
+    assert tools.network(None) is Network.OPEN
+    assert tools.network(Command.CUT) is Network.CUT
+    assert tools.network(Command.CUT) is Network.CUT
+    assert len(tools.rules()) == 3
+    assert tools.network(None) is Network.CUT
+    assert tools.network(Command.RESTORE) is Network.OPEN
+    assert tools.network(Command.RESTORE) is Network.OPEN
+    assert tools.rules() == [FOREIGN.strip()]
+
+
+def test_a_cut_that_was_interrupted_is_neither_and_can_be_finished_or_undone(tools: Tools) -> None:
+    for finish, end in ((Command.CUT, Network.CUT), (Command.RESTORE, Network.OPEN)):
+        tools.run(Command.CUT)
+        (tools.path / "ip6tables.rules").write_text("")
+        assert tools.network(None) is Network.PARTLY_CUT
+        assert tools.network(finish) is end
+
+
+def test_rules_that_are_there_twice_are_all_removed(tools: Tools) -> None:
+    tools.run(Command.CUT)
+    rules = tools.path / "iptables.rules"
+    rules.write_text(rules.read_text() * 2)
+    assert tools.network(Command.RESTORE) is Network.OPEN
+
+
+def test_a_node_without_ipv6_is_cut_all_the_same(tools: Tools) -> None:
+    tools.put("ip6tables", BROKEN)
+    assert tools.network(Command.CUT) is Network.CUT
+    assert tools.network(Command.RESTORE) is Network.OPEN
+
+
+@pytest.mark.parametrize("command", [None, Command.CUT, Command.RESTORE])
+def test_a_packet_filter_that_does_not_work_is_an_error(
+    tools: Tools, command: Command | None
+) -> None:
+    tools.put("iptables", BROKEN)
+    done = tools.run(command)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "no such module")
+
+
+def test_silence_says_nothing_about_the_network() -> None:
+    assert docker.read_filter("") is Network.UNKNOWN
+
+
+# --- Against an engine --------------------------------------------------------------------------
+
+
+class Engine:
+    """As much of Docker's API as the driver uses, on a socket of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.url = f"unix://{path}"
+        self.containers: dict[str, Json] = {}
+        self.asked: list[str] = []
+        self.statuses: dict[str, int] = {}
+        self.output = b"# iptables\n-P PREROUTING ACCEPT\n"
+        self.exit_code = 0
+        self.filters: Json = {}
+        self.delay = 0.0
+        self._path = path
+        self._events: asyncio.Queue[Json | None] = asyncio.Queue()
+        self._runner: web.AppRunner
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.router.add_get("/version", self._answer({"ApiVersion": "1.41"}))
+        api = "/v1.41"
+        app.router.add_get(f"{api}/info", self._answer({"SystemTime": "2026-11-25T08:00:00.25Z"}))
+        app.router.add_get(f"{api}/events", self._stream)
+        app.router.add_get(f"{api}/containers/{{name}}/json", self._inspect)
+        app.router.add_post(f"{api}/containers/{{id}}/exec", self._make_exec)
+        app.router.add_post(f"{api}/containers/{{id}}/{{verb}}", self._command)
+        app.router.add_post(f"{api}/exec/e/start", self._start_exec)
+        app.router.add_get(f"{api}/exec/e/json", self._inspect_exec)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.UnixSite(self._runner, str(self._path)).start()
+
+    async def stop(self) -> None:
+        self._events.put_nowait(None)
+        await self._runner.cleanup()
+
+    def put(self, body: Json) -> None:
+        self.containers[body["Name"].removeprefix("/")] = body
+
+    def tell(self, kind: str, action: str, **about: str) -> None:
+        self._events.put_nowait(
+            {"Type": kind, "Action": action, "time": 1, "Actor": {"Attributes": about}}
+        )
+
+    def _answer(self, body: Json) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def answer(_: web.Request) -> web.Response:
+            return web.json_response(body)
+
+        return answer
+
+    async def _inspect(self, request: web.Request) -> web.Response:
+        await asyncio.sleep(self.delay)
+        name = request.match_info["name"]
+        # Like the engine: by name, by id, by the beginning of an id.
+        for key, body in self.containers.items():
+            if key == name or body["Id"].startswith(name):
+                return web.json_response(body)
+        return web.json_response({"message": f"No such container: {name}"}, status=404)
+
+    async def _command(self, request: web.Request) -> web.Response:
+        verb = request.match_info["verb"]
+        self.asked.append(f"{verb} {request.match_info['id']} {request.query_string}".strip())
+        status = self.statuses.get(verb, 204)
+        if status >= 400:
+            return web.json_response({"message": f"it says {status}"}, status=status)
+        return web.Response(status=status)
+
+    async def _make_exec(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.asked.append(f"exec {request.match_info['id']} {body['Cmd'][0]}")
+        return web.json_response({"Id": "e"}, status=201)
+
+    async def _start_exec(self, request: web.Request) -> web.StreamResponse:
+        transport = request.transport
+        assert transport is not None
+        frame = struct.pack(">BxxxL", 1, len(self.output)) + self.output
+        error = b"no such module\n"
+        frame += struct.pack(">BxxxL", 2, len(error)) + error
+        transport.write(
+            b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n" + frame
+        )
+        transport.close()
+        return web.Response()
+
+    async def _inspect_exec(self, _: web.Request) -> web.Response:
+        return web.json_response({"ExitCode": self.exit_code, "ProcessConfig": {"tty": False}})
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        self.filters = json.loads(request.query["filters"]) | {"since": request.query["since"]}
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while (event := await self._events.get()) is not None:
+            await response.write(json.dumps(event).encode() + b"\n")
+        return response
+
+
+@asynccontextmanager
+async def connected(path: Path) -> AsyncIterator[tuple[Engine, DockerDriver]]:
+    engine = Engine(path / "engine.sock")
+    engine.put(container())
+    engine.put(container(name="twin-control-plane", role="control-plane"))
+    engine.put(container(name="other-worker", cluster="other"))
+    await engine.start()
+    try:
+        async with DockerDriver(engine.url, cluster="twin") as driver:
+            yield engine, driver
+    finally:
+        await engine.stop()
+
+
+async def test_a_running_container_is_looked_at_from_outside_and_inside(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (engine, driver):
+        reading = await driver.observe(NAME)
+        assert (reading.machine, reading.network) == (Machine.RUNNING, Network.OPEN)
+        assert engine.asked == ["exec id-of-twin-worker sh"]
+        await driver.observe(NAME)
+        assert len(engine.asked) == 1
+
+
+async def test_a_container_that_has_started_anew_has_no_rules(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (engine, driver):
+        engine.output = _cut()
+        assert (await driver.observe(NAME)).network is Network.CUT
+        engine.put(container(started="2026-11-25T10:00:00Z"))
+        assert (await driver.observe(NAME)).network is Network.OPEN
+        assert len(engine.asked) == 1
+
+
+def _cut() -> bytes:
+    rules = [f"-A {it} eth+ -m comment --comment {docker.COMMENT} -j DROP" for it in docker.RULES]
+    return "\n".join(["# iptables", *rules, ""]).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "machine", "detail"),
+    [
+        ("nobody", Machine.MISSING, "no container nobody on this engine"),
+        # The beginning of an id is no name.
+        ("id-of-twin", Machine.MISSING, "no container id-of-twin on this engine"),
+        (
+            "other-worker",
+            Machine.REFUSED,
+            "refused: container other-worker belongs to the kind cluster other, not to twin",
+        ),
+        (
+            "twin-control-plane",
+            Machine.REFUSED,
+            "refused: container twin-control-plane is the cluster's control-plane, not a worker",
+        ),
+    ],
+)
+async def test_what_is_not_ours_is_neither_entered_nor_told_anything(
+    tmp_path: Path, name: str, machine: Machine, detail: str
+) -> None:
+    async with connected(tmp_path) as (engine, driver):
+        reading = await driver.observe(name)
+        assert (reading.machine, reading.detail) == (machine, detail)
+        for command in Command:
+            with pytest.raises(CommandError):
+                await driver.apply(name, command)
+        assert engine.asked == []
+
+
+async def test_a_container_without_a_network_is_detached(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (engine, driver):
+        engine.put(container(networks=()))
+        assert (await driver.observe(NAME)).network is Network.DETACHED
+        assert engine.asked == []
+
+
+async def test_a_container_that_cannot_be_entered_has_an_unknown_network(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (engine, driver):
+        engine.exit_code = 1
+        assert (await driver.observe(NAME)).network is Network.UNKNOWN
+        engine.exit_code = 0
+        assert (await driver.observe(NAME)).network is Network.OPEN
+
+
+async def test_commands_go_to_the_container_by_its_id(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (engine, driver):
+        await driver.apply(NAME, Command.KILL)
+        await driver.apply(NAME, Command.START)
+        assert engine.asked == ["kill id-of-twin-worker signal=SIGKILL", "start id-of-twin-worker"]
+
+
+async def test_a_cut_is_known_from_what_the_container_answers(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (engine, driver):
+        await driver.observe(NAME)
+        engine.output = _cut()
+        await driver.apply(NAME, Command.CUT)
+        assert (await driver.observe(NAME)).network is Network.CUT
+        engine.exit_code = 1
+        with pytest.raises(CommandError, match="exit status 1 in the container: no such module"):
+            await driver.apply(NAME, Command.RESTORE)
+
+
+async def test_a_goal_that_is_reached_is_no_error(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (engine, driver):
+        engine.statuses = {"kill": 409, "start": 304}
+        await driver.apply(NAME, Command.KILL)
+        await driver.apply(NAME, Command.START)
+
+
+async def test_a_refused_command_says_why(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (engine, driver):
+        engine.statuses = {"kill": 500, "start": 409}
+        for command, status in ((Command.KILL, 500), (Command.START, 409)):
+            with pytest.raises(CommandError, match=f"it says {status}"):
+                await driver.apply(NAME, command)
+
+
+async def test_an_engine_that_is_away_or_silent_is_an_engine_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker, "LOOK_SECONDS", 0.1)
+    async with connected(tmp_path) as (engine, driver):
+        engine.delay = 1.0
+        with pytest.raises(EngineError, match=r"no answer within 0\.1 s"):
+            await driver.observe(NAME)
+    async with DockerDriver(f"unix://{tmp_path}/nothing", cluster="twin") as driver:
+        with pytest.raises(EngineError, match="no connection to the Docker engine"):
+            await driver.observe(NAME)
+
+
+async def test_the_cluster_is_that_of_the_control_plane(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (_, driver):
+        assert await driver.find_cluster("twin-control-plane") == "twin"
+        for name in (NAME, "nobody"):
+            with pytest.raises(CommandError, match="is not the control plane of a kind cluster"):
+                await driver.find_cluster(name)
+
+
+async def test_events_name_our_containers_after_all_have_been_looked_at(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (engine, driver):
+        await driver.observe(NAME)
+        ours = {"name": NAME, LABEL_CLUSTER: "twin"}
+        engine.tell("container", "die", name="other-worker", **{LABEL_CLUSTER: "other"})
+        engine.tell("container", "die", name="somebody's")
+        engine.tell("container", "die", **ours)
+        engine.tell("network", "disconnect", name="kind", container="id-of-somebody")
+        engine.tell("network", "disconnect", name="kind", container=f"id-of-{NAME}")
+        async with aclosing(driver.events()) as events:
+            assert [await anext(events) for _ in range(3)] == [None, NAME, NAME]
+        assert engine.filters["type"] == ["container", "network"]
+        assert {"die", "stop", "kill", "start", "pause", "unpause", "restart"} <= set(
+            engine.filters["event"]
+        )
+        # Processes in a container, ours among them, are no reason to look at it.
+        assert not [it for it in engine.filters["event"] if it.startswith("exec")]
+        assert engine.filters["since"] == "1795593600.250000"
+
+
+async def test_events_end_with_an_error_and_can_be_asked_for_again(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (engine, driver):
+        async with aclosing(driver.events()) as events:
+            assert await anext(events) is None
+            task = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(0.05)
+            await engine.stop()
+            with pytest.raises(EngineError):
+                await task
+        async with aclosing(driver.events()) as events:
+            with pytest.raises(EngineError, match="no connection"):
+                await anext(events)
+        await engine.start()
+        async with aclosing(driver.events()) as events:
+            assert await anext(events) is None
