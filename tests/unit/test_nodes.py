@@ -44,8 +44,7 @@ def expected_state(
         return NodeState.DOWN if power is PowerState.OFF else NodeState.ISOLATED
     if rebooting:
         return NodeState.REBOOTING
-    if power is PowerState.OFF:
-        return NodeState.DOWN
+    # Simulated power that is still seen as off without a failure is being switched on.
     if out:
         return NodeState.RETURNING
     return NodeState.UP if ready else NodeState.UNKNOWN
@@ -66,7 +65,7 @@ def test_the_state_follows_from_hardware_power_marks_and_readiness(
         observed = power or PowerState.UNKNOWN
         wanted = expected_state(failed, observed, rebooting=rebooting, out=out, ready=ready)
         assert found.state is wanted
-        is_lost = failed in ("board", "port") or rebooting or observed is PowerState.OFF
+        is_lost = failed in ("board", "port") or rebooting
         assert found.is_lost is is_lost
         assert found.is_voting is not is_lost
         # Only the observed power proves that nothing runs there any more.
@@ -97,7 +96,7 @@ def test_dead_hardware_has_no_vote_although_no_worker_is_pinned_to_it() -> None:
         pytest.param([failure(component="Node")], PowerState.OFF, id="dead"),
         pytest.param([failure(component="Port4")], PowerState.OFF, id="isolated-is-fenced"),
         pytest.param([failure(spec={"action": "Reboot"})], PowerState.OFF, id="rebooting"),
-        pytest.param([worker("wa", power=PowerState.OFF)], PowerState.ON, id="off-by-itself"),
+        pytest.param([worker("wa", power=PowerState.OFF)], PowerState.ON, id="repaired"),
     ],
 )
 def test_power_is_taken_from_a_lost_node_and_given_back(

@@ -21,6 +21,7 @@ Json = dict[str, Any]
 NAME = "twin-worker"
 NEVER = "0001-01-01T00:00:00Z"
 STARTED = "2026-11-25T08:00:00.123456789Z"
+EVENT_NANOSECONDS = 1_795_597_200_625_000_000
 ENDED = "2026-11-25T09:00:00.5Z"
 
 
@@ -271,17 +272,19 @@ class Engine:
         await self._runner.setup()
         await web.UnixSite(self._runner, str(self._path)).start()
 
-    async def stop(self) -> None:
+    def end_events(self) -> None:
         self._events.put_nowait(None)
+
+    async def stop(self) -> None:
+        self.end_events()
         await self._runner.cleanup()
 
     def put(self, body: Json) -> None:
         self.containers[body["Name"].removeprefix("/")] = body
 
     def tell(self, kind: str, action: str, **about: str) -> None:
-        self._events.put_nowait(
-            {"Type": kind, "Action": action, "time": 1, "Actor": {"Attributes": about}}
-        )
+        body = {"Type": kind, "Action": action, "Actor": {"Attributes": about}}
+        self._events.put_nowait(body | {"time": 1_795_600_000, "timeNano": EVENT_NANOSECONDS})
 
     def _answer(self, body: Json) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def answer(_: web.Request) -> web.Response:
@@ -300,6 +303,7 @@ class Engine:
 
     async def _command(self, request: web.Request) -> web.Response:
         verb = request.match_info["verb"]
+        await asyncio.sleep(self.delay)
         self.asked.append(f"{verb} {request.match_info['id']} {request.query_string}".strip())
         status = self.statuses.get(verb, 204)
         if status >= 400:
@@ -506,3 +510,102 @@ async def test_events_end_with_an_error_and_can_be_asked_for_again(tmp_path: Pat
         await engine.start()
         async with aclosing(driver.events()) as events:
             assert await anext(events) is None
+
+
+# --- An engine that is busy with the dead -------------------------------------------------------
+
+
+OURS = {"name": NAME, LABEL_CLUSTER: "twin"}
+BY_EVENT = "container twin-worker exited at 2026-11-25T09:00:00.625Z, exit code 137"
+
+
+@asynccontextmanager
+async def heard(
+    path: Path,
+) -> AsyncIterator[tuple[Engine, DockerDriver, Callable[..., Awaitable[None]]]]:
+    """An engine, a driver that has looked once, and how to let it hear of events."""
+    async with connected(path) as (engine, driver), aclosing(driver.events()) as events:
+        assert await anext(events) is None
+        await driver.observe(NAME)
+
+        async def hear(*actions: str) -> None:
+            for action in actions:
+                engine.tell("container", action, exitCode="137", **OURS)
+                await anext(events)
+
+        yield engine, driver, hear
+
+
+async def test_the_end_of_a_container_that_was_told_to_end_needs_no_answer(tmp_path: Path) -> None:
+    """Seen: nine seconds between the event of the death and an answer of the engine."""
+    async with heard(tmp_path) as (engine, driver, hear):
+        engine.delay = 60.0
+        await hear("kill", "die")
+        reading = await driver.observe(NAME)
+        assert (reading.machine, reading.detail) == (Machine.STOPPED, BY_EVENT)
+        assert reading.started_at == docker._time(STARTED)
+        engine.delay = 0.0
+        engine.put(container("exited", ended=ENDED, code=137))
+        exact = await driver.observe(NAME)
+        engine.delay = 60.0
+        assert await driver.observe(NAME) == exact
+
+
+async def test_a_question_that_is_open_when_the_container_ends_is_given_up(tmp_path: Path) -> None:
+    async with heard(tmp_path) as (engine, driver, hear):
+        engine.delay = 60.0
+        asked = asyncio.ensure_future(driver.observe(NAME))
+        await asyncio.sleep(0.05)
+        await hear("kill", "die")
+        async with asyncio.timeout(2):
+            assert (await asked).machine is Machine.STOPPED
+
+
+async def test_a_kill_is_over_when_an_event_tells_the_end(tmp_path: Path) -> None:
+    async with heard(tmp_path) as (engine, driver, hear):
+        killing = asyncio.ensure_future(driver.apply(NAME, Command.KILL))
+        await asyncio.sleep(0.05)
+        engine.delay = 60.0
+        await hear("kill", "die")
+        async with asyncio.timeout(2):
+            await killing
+
+
+async def test_a_death_by_itself_is_not_believed_before_the_engine_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its restart policy may have started it again."""
+    monkeypatch.setattr(docker, "LOOK_SECONDS", 0.2)
+    async with heard(tmp_path) as (engine, driver, hear):
+        engine.delay = 60.0
+        await hear("die")
+        with pytest.raises(EngineError):
+            await driver.observe(NAME)
+
+
+async def test_a_container_that_has_started_again_is_not_dead_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker, "LOOK_SECONDS", 0.2)
+    async with heard(tmp_path) as (engine, driver, hear):
+        await hear("kill", "die", "start")
+        engine.put(container(started="2026-11-25T10:00:00Z"))
+        engine.delay = 60.0
+        with pytest.raises(EngineError):
+            await driver.observe(NAME)
+        engine.delay = 0.0
+        assert (await driver.observe(NAME)).machine is Machine.RUNNING
+
+
+async def test_an_end_is_not_believed_after_the_events_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker, "LOOK_SECONDS", 0.2)
+    async with heard(tmp_path) as (engine, driver, hear):
+        await hear("kill", "die")
+        engine.end_events()
+        with pytest.raises(EngineError, match="it closed the stream"):
+            await hear("oom")
+        engine.delay = 60.0
+        with pytest.raises(EngineError, match="no answer"):
+            await driver.observe(NAME)

@@ -201,6 +201,13 @@ def test_observed_at_stays_when_only_the_words_change() -> None:
     assert changes["observedAt"] == times.render(NOW - 50)
 
 
+def test_observed_at_stays_when_the_time_of_the_end_becomes_exact() -> None:
+    before = last(ours=False).model_copy(update={"method": "Test", "finished_at": FINISHED + 0.2})
+    changes = judge(ON, STOPPED, before).changes
+    assert changes["finishedAt"] == times.render(FINISHED)
+    assert changes["observedAt"] == times.render(NOW - 5)
+
+
 def test_what_was_simulated_is_found_anew() -> None:
     before = Power(observed=ON, observed_at=NOW - 50, method="Simulated")
     changes = judge(ON, RUNNING, before).changes

@@ -66,7 +66,12 @@ def device_status(facts: Facts, moves: master.Verdict, limits: reserve.Verdict) 
     problems = _health(facts)
     state = _state(facts, problems)
     _set_available(conditions, facts)
-    conditions.set("Healthy", not problems, _health_reason(facts, problems), "; ".join(problems) or "all is well")
+    conditions.set(
+        "Healthy",
+        not problems,
+        _health_reason(facts, problems),
+        "; ".join(problems) or "all is well",
+    )
     _set_reserve(conditions, facts, limits)
     master_reason = {
         "Serving": Reason.MASTER_SERVING,

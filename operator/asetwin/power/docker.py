@@ -7,6 +7,12 @@ are read back; address and routes stay. They sit in the mangle table: it sees
 all traffic, that of pods too, and nobody else in a kind node puts rules there.
 A container that starts again has a network without them.
 
+An engine that is busy cleaning up after a dead container answers no question
+about it for as long, seconds sometimes; its event of the death came before. So
+the end of a container that was told to end is believed from the event alone.
+One that died by itself may be started again by its restart policy: there the
+engine's answer is waited for.
+
 Only worker containers of this one kind cluster are touched: kind's labels on
 the container say which cluster and which role it has.
 """
@@ -14,11 +20,11 @@ the container say which cluster and which role it has.
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import aiodocker
 import aiohttp
@@ -29,6 +35,7 @@ from asetwin.resources import times
 log = logging.getLogger("asetwin.power")
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 LABEL_CLUSTER = "io.x-k8s.kind.cluster"
 LABEL_ROLE = "io.x-k8s.kind.role"
@@ -37,6 +44,8 @@ ROLE_CONTROL_PLANE = "control-plane"
 
 LOOK_SECONDS = 5.0
 COMMAND_SECONDS = 30.0
+PATIENCE_SECONDS = 0.3
+"""How long an answer is waited for where an event has told it already."""
 CONNECT_SECONDS = 2.0
 RECHECK_OPEN_SECONDS = 30.0
 RECHECK_CUT_SECONDS = 10.0
@@ -86,6 +95,21 @@ class _Filter:
     asked_at: float
 
 
+@dataclass(slots=True)
+class _Life:
+    """One run of one container, and what events have told of its end."""
+
+    run: tuple[str, str]
+    is_told_to_end: bool = False
+    finished_at: float | None = None
+    exit_code: int = 0
+    has_ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def end(self, finished_at: float, exit_code: int) -> None:
+        self.finished_at, self.exit_code = finished_at, exit_code
+        self.has_ended.set()
+
+
 class DockerDriver:
     """Docker containers of one kind cluster; use it as an async context."""
 
@@ -96,6 +120,7 @@ class DockerDriver:
         self._url = url
         self._names: dict[str, str] = {}
         self._filters: dict[str, _Filter] = {}
+        self._lives: dict[str, _Life] = {}
         self._docker: aiodocker.Docker
 
     async def __aenter__(self) -> Self:
@@ -125,13 +150,19 @@ class DockerDriver:
 
     async def observe(self, name: str) -> Reading:
         """Look at one container; raises EngineError."""
-        body = await self._inspect(name)
+        life = self._lives.get(name)
+        try:
+            body = await _answer(self._inspect(name), life)
+        except EngineError:
+            if life is None or not life.has_ended.is_set():
+                raise
+            return _read_end(name, life)
         if body is None:
             return Reading(Machine.MISSING, f"no container {name} on this engine")
         refusal = refuse(body, self.cluster)
         if refusal:
             return Reading(Machine.REFUSED, f"refused: container {name} {refusal}")
-        self._names[body["Id"]] = name
+        self._note(name, body)
         network = await self._look_at_network(name, body)
         return read(name, body, network)
 
@@ -144,8 +175,10 @@ class DockerDriver:
         # By its id: another container may be given the same name in the meantime.
         container = self._docker.containers.container(body["Id"])
         if command is Command.KILL:
+            life = self._note(name, body)
             async with _errors(COMMAND_SECONDS, reached=409):
-                await container.kill(signal="SIGKILL")
+                with suppress(_Ended):
+                    await _answer(container.kill(signal="SIGKILL"), life, patience_seconds=0.0)
         elif command is Command.START:
             async with _errors(COMMAND_SECONDS):
                 await container.start()
@@ -159,6 +192,7 @@ class DockerDriver:
         # The engine may be another version than before; and what we knew of it may be past.
         self._docker.api_version = "auto"
         self._filters.clear()
+        self._lives.clear()
         async with _errors(LOOK_SECONDS):
             # By the engine's clock, so that what happens from here on is told later.
             since = times.parse((await self._docker.system.info())["SystemTime"])
@@ -180,6 +214,8 @@ class DockerDriver:
                 await task
             raise EngineError("it closed the stream")
         finally:
+            # What is not told any more must not be believed.
+            self._lives.clear()
             task.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await task
@@ -189,7 +225,38 @@ class DockerDriver:
         about = event.get("Actor", {}).get("Attributes", {})
         if event.get("Type") == "network":
             return self._names.get(about.get("container", ""))
-        return about.get("name") if about.get(LABEL_CLUSTER) == self.cluster else None
+        if about.get(LABEL_CLUSTER) != self.cluster:
+            return None
+        name = str(about.get("name", ""))
+        self._hear(name, event, about)
+        return name
+
+    def _hear(self, name: str, event: Json, about: Json) -> None:
+        """Keep what an event tells of the end of a run."""
+        life = self._lives.get(name)
+        if life is None:
+            return
+        match event.get("Action"):
+            case "kill":
+                life.is_told_to_end = True
+            case "die" if life.is_told_to_end:
+                life.end(event["timeNano"] / 1e9, int(about.get("exitCode", 0)))
+            case "start":
+                # Another run: nothing is known of it until it has been looked at.
+                del self._lives[name]
+
+    def _note(self, name: str, body: Json) -> _Life:
+        """The life that the engine's answer speaks of; what events told of it is kept."""
+        self._names[body["Id"]] = name
+        life = self._lives.get(name)
+        if life is None or life.run != _run_of(body):
+            life = self._lives[name] = _Life(_run_of(body))
+        state = body["State"]
+        finished_at = _time(state["FinishedAt"])
+        if life.has_ended.is_set() and state["Status"] == "exited" and finished_at is not None:
+            # Exact, where the time of the event was a moment late.
+            life.end(finished_at, state.get("ExitCode", 0))
+        return life
 
     async def _inspect(self, name: str) -> Json | None:
         """The engine's description of the container of exactly this name; None without one."""
@@ -213,7 +280,8 @@ class DockerDriver:
         if known is not None and not self._is_old(known):
             return known.network
         try:
-            said = await self._execute(body["Id"], _script(None), LOOK_SECONDS)
+            script = self._execute(body["Id"], _script(None), LOOK_SECONDS)
+            said = await _answer(script, self._lives.get(name))
         except (CommandError, EngineError) as error:
             # Most often it is about to end. The last answer stands; without one, nothing is known.
             log.info("cannot read the packet filter of %s: %s", name, error)
@@ -244,6 +312,33 @@ class DockerDriver:
             last_words = written[2].decode(errors="replace").strip().splitlines()[-1:]
             raise CommandError(f"exit status {status} in the container: {' '.join(last_words)}")
         return written[1].decode(errors="replace")
+
+
+async def _answer(
+    asking: Coroutine[Any, Any, T],
+    life: _Life | None,
+    *,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> T:
+    """What the engine answers; once an event has told the end, only for a moment longer."""
+    if life is None:
+        return await asking
+    asked = asyncio.create_task(asking)
+    told = asyncio.create_task(life.has_ended.wait())
+    try:
+        await asyncio.wait({asked, told}, return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            await asyncio.wait({asked}, timeout=patience_seconds)
+        if asked.done():
+            return await asked
+        raise _Ended("the engine is busy with its end")
+    finally:
+        asked.cancel()
+        told.cancel()
+
+
+class _Ended(EngineError):
+    """No answer, but an event has told the end of the container."""
 
 
 class _NotFound(CommandError):
@@ -297,8 +392,7 @@ def read(name: str, body: Json, network: Network) -> Reading:
         "restarting": Machine.RESTARTING,
     }.get(status, Machine.STOPPED)
     if machine is Machine.STOPPED and finished_at is not None:
-        code = state.get("ExitCode", 0)
-        detail = f"container {name} exited at {times.render(finished_at)}, exit code {code}"
+        detail = _about_end(name, finished_at, state.get("ExitCode", 0))
     elif machine is Machine.STOPPED:
         detail = f"container {name} was never started"
     elif machine is Machine.RUNNING:
@@ -307,6 +401,17 @@ def read(name: str, body: Json, network: Network) -> Reading:
     else:
         detail = f"container {name} is {status}"
     return Reading(machine, detail, network, started_at, finished_at)
+
+
+def _read_end(name: str, life: _Life) -> Reading:
+    """The end of a container as events have told it."""
+    ended = life.finished_at or 0.0
+    detail = _about_end(name, ended, life.exit_code)
+    return Reading(Machine.STOPPED, detail, Network.UNKNOWN, _time(life.run[1]), ended)
+
+
+def _about_end(name: str, finished_at: float, code: int) -> str:
+    return f"container {name} exited at {times.render(finished_at)}, exit code {code}"
 
 
 _ABOUT_NETWORK = {

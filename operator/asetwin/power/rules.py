@@ -128,8 +128,9 @@ def _changes(facts: dict[str, Any], last: Power, now: float) -> dict[str, Any]:
     }
     if facts == before and last.observed_at is not None:
         return {}
-    # The proof may say the same in other words; that is no new observation.
-    keys = ("observed", "method", "startedAt", "finishedAt")
+    # The proof may say the same in other words, and a run ends once, whatever the first account
+    # of its end was: neither is a new observation.
+    keys = ("observed", "method", "startedAt")
     is_new = last.observed_at is None or any(facts[key] != before[key] for key in keys)
     return facts | {"observedAt": _moment(now if is_new else last.observed_at)}
 

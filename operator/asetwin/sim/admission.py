@@ -3,7 +3,7 @@
 Sources: Kubernetes' DefaultTolerationSeconds, LimitRanger and ResourceQuota
 admission plugins and the quota evaluator for pods. A quota is weighed by its
 status, as there: a new or changed limit holds once the quota controller
-(:mod:`asetwin.sim.quotas`) has written it to the status. Scopes are not
+(:mod:`asetwin.sim.janitors`) has written it to the status. Scopes are not
 simulated; a quota that has some limits nothing.
 """
 

@@ -40,6 +40,12 @@ class OneMaster(Invariant):
         super().__init__(world)
         self._highest: dict[str, int] = {}
         world.step_observers.append(self._look)
+        world.observers.append(self._forget)
+
+    def _forget(self, change: Change) -> None:
+        """A device that is made anew under an old name begins anew."""
+        if change.plural == "asedevices" and change.type == DELETED:
+            self._highest.pop(change.body["metadata"]["name"], None)
 
     def _look(self) -> None:
         serving: dict[str, list[tuple[int, str]]] = {}

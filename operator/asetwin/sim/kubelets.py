@@ -172,7 +172,9 @@ class Kubelet(Process):
             run.stops_at = math.inf
             namespace, name = run.key
             if not bodies.is_over(pod):
-                pod = self._write(pod, "Succeeded", is_ready=False)
+                # A master exits with success after SIGTERM; most programs just die of it.
+                phase = "Failed" if run.master is None else "Succeeded"
+                pod = self._write(pod, phase, is_ready=False)
             try:
                 self._server.delete("pods", name, namespace, uid=bodies.uid(pod), grace_seconds=0)
             except errors.NotFound:
