@@ -159,7 +159,8 @@ hash_of() {
 }
 
 # cached DIR FUNCTION ARG…: runs FUNCTION with a temporary directory and ARG…, and renames that
-# directory to DIR when it has succeeded. What an interrupted build left is swept away.
+# directory to DIR when it has succeeded. Callers hold a lock, so a temporary directory that is there
+# already was left by a build that was interrupted, and is swept away.
 cached() {
 	local dir=$1 builder=$2 scratch
 	shift 2
@@ -168,27 +169,22 @@ cached() {
 		return
 	fi
 	mkdir -p "$(dirname "$dir")"
-	scratch=$dir.part-$$
-	sweep_scratch "$dir"
+	scratch=$dir.part
+	sweep "$scratch"
 	mkdir "$scratch"
 	"$builder" "$scratch" "$@"
 	mv -T "$scratch" "$dir"
 }
 
-# Scratch directories carry the pid of the run that made them: only a dead run's are removed.
-# NB: a debootstrap that was killed leaves /proc and /sys mounted below; they go first, and nothing
-# on another file system is ever touched.
-sweep_scratch() {
-	local left pid mounted
-	for left in "$1".part-*; do
-		[[ -d $left ]] || continue
-		pid=${left##*-}
-		[[ ! -d /proc/$pid ]] || continue
-		while read -r mounted; do
-			umount -l "$mounted"
-		done < <(awk -v top="$left/" 'index($2, top) == 1 {print $2}' /proc/mounts | sort -r)
-		rm -rf --one-file-system "$left"
-	done
+# NB: a debootstrap that was killed leaves /proc and /sys mounted below its target; they go first,
+# and nothing on another file system is ever touched.
+sweep() {
+	local left=$1 mounted
+	[[ -d $left ]] || return 0
+	while read -r mounted; do
+		umount -l "$mounted"
+	done < <(awk -v top="$left/" 'index($2, top) == 1 {print $2}' /proc/mounts | sort -r)
+	rm -rf --one-file-system "$left"
 }
 
 # need_space DIR GIB WHAT: a full disk is told before the work, not by a half-written file.

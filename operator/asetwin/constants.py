@@ -10,6 +10,8 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
 SYSTEM_NAMESPACE = "asetwin-system"
+POWER_NAMESPACE = "asetwin-power"
+"""The power agent's: it needs the engine's socket, which a restricted namespace forbids."""
 FIELD_MANAGER = "asetwin-operator"
 
 FINALIZER = "asetwin.dev/cleanup"
@@ -50,6 +52,7 @@ RESERVED_NAMESPACES = frozenset(
         "iotedge",
         "azure-arc",
         SYSTEM_NAMESPACE,
+        POWER_NAMESPACE,
     }
 )
 """Namespaces that the device itself uses; they are never limited (design 4.8)."""

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from hypothesis import HealthCheck, settings
+
 from asetwin import constants
 from asetwin.model import failover, nodes, references
 from asetwin.model.nodes import View
@@ -22,6 +24,9 @@ from asetwin.resources.devices import (
     PowerState,
     Resource,
 )
+
+ANY_SPEED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For property tests: how long an example takes says something about the machine only."""
 
 NOW = 1_800_000_000.0
 """A fixed moment, in seconds since the epoch."""

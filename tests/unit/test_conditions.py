@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from asetwin.model.conditions import Conditions, merge_patch
 from asetwin.resources import conditions
 from asetwin.resources.conditions import Condition, Reason
-from unit.builders import NOW, condition
+from unit.builders import ANY_SPEED, NOW, condition
 
 VALUES = {"True": True, "False": False, "Unknown": None}
 
@@ -97,6 +97,7 @@ INNER = st.dictionaries(st.sampled_from("ab"), LEAVES, max_size=2)
 OBJECTS = st.dictionaries(st.sampled_from("abc"), st.one_of(LEAVES, INNER), max_size=3)
 
 
+@ANY_SPEED
 @given(before=OBJECTS, after=OBJECTS)
 def test_a_patch_turns_the_one_into_the_other(before: Any, after: Any) -> None:
     patch = merge_patch(before, after)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from asetwin.resources.conditions import Reason
-from asetwin.sim import scenarios
+from asetwin.sim import invariants, scenarios
 from asetwin.sim.world import World
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -36,7 +36,7 @@ def render(world: World) -> str:
 @pytest.mark.parametrize("case", CASES)
 def test_a_scenario_gives_its_golden_output(case: str, pytestconfig: pytest.Config) -> None:
     scenario = scenarios.read(GOLDEN / f"{case}.input.yaml", SAMPLES)
-    found = render(scenarios.play(scenario))
+    found = render(scenarios.play(scenario, prepare=invariants.watch))
     output = GOLDEN / f"{case}.output.yaml"
     if pytestconfig.getoption("update_golden"):
         output.write_text(found)

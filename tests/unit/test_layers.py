@@ -5,6 +5,7 @@ what it looks for.
 """
 
 import ast
+import functools
 import importlib
 import re
 import shutil
@@ -38,6 +39,12 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@functools.cache
+def parse(text: str) -> ast.Module:
+    """The syntax tree of a module; several checks walk it."""
+    return ast.parse(text)
+
+
 def findings(files: list[Path], check: Callable[[str, Path], list[str]]) -> dict[str, list[str]]:
     """What a check finds, by file."""
     found = {}
@@ -63,7 +70,7 @@ def long_functions(text: str, limit: int = LONGEST_FUNCTION) -> list[str]:
     """Names of the functions that do not fit a screen."""
     return [
         node.name
-        for node in ast.walk(ast.parse(text))
+        for node in ast.walk(parse(text))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or 0) - node.lineno + 1 > limit
     ]
@@ -92,14 +99,14 @@ def test_a_module_is_read_in_one_go() -> None:
 
 def test_every_module_says_what_it_is() -> None:
     def check(text: str, _: Path) -> list[str]:
-        return [] if ast.get_docstring(ast.parse(text)) else ["no module docstring"]
+        return [] if ast.get_docstring(parse(text)) else ["no module docstring"]
 
     assert findings(PYTHON, check) == {}
 
 
 def docstrings(text: str) -> Iterator[str]:
     """All docstrings of a module, those under attributes included."""
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parse(text)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             value = node.value.value
             if isinstance(value, str):
@@ -246,7 +253,7 @@ HARMLESS = {"event", "startup", "cleanup", "login", "probe"}
 def harmful_handlers(text: str) -> list[str]:
     """kopf's decorators that put finalizers or annotations on objects (case C28)."""
     found = []
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parse(text)):
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("kopf", "kopf.on"):
             is_handler = ast.unparse(node.value) == "kopf.on" and node.attr not in HARMLESS
             if is_handler or node.attr in ("timer", "daemon"):

@@ -272,6 +272,7 @@ def test_the_operator_may_do_what_it_does_and_no_more() -> None:
         "apps/replicasets": read,
         "apps/statefulsets": read,
         "apps/daemonsets": read,
+        "batch/jobs": read,
         "coordination.k8s.io/leases": read,
         "apiextensions.k8s.io/customresourcedefinitions": read,
     }

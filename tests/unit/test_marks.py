@@ -12,7 +12,7 @@ from asetwin.model import marks
 from asetwin.model.marks import Mark
 from asetwin.model.plan import PatchGpus, PatchNode
 from asetwin.resources.core import Node, Taint
-from unit.builders import GPU, node
+from unit.builders import ANY_SPEED, GPU, node
 
 DOWN = Taint(constants.TAINT_NODE_DOWN, "NoExecute")
 OUT = Taint(constants.TAINT_OUT_OF_SERVICE, "NoExecute", "nodeshutdown")
@@ -56,6 +56,7 @@ NODES = st.builds(
 )
 
 
+@ANY_SPEED
 @given(before=NODES, tainted=st.lists(st.booleans(), min_size=1, max_size=3))
 def test_put_out_and_put_back_leave_a_node_as_it_was(before: Node, tainted: list[bool]) -> None:
     after = before
@@ -70,6 +71,7 @@ def test_put_out_and_put_back_leave_a_node_as_it_was(before: Node, tainted: list
     assert marks.read(after) is None
 
 
+@ANY_SPEED
 @given(before=NODES, gpus=st.lists(st.integers(0, 3), min_size=1, max_size=3))
 def test_advertised_gpus_go_again_and_foreign_ones_stay(before: Node, gpus: list[int]) -> None:
     after = before
@@ -81,6 +83,7 @@ def test_advertised_gpus_go_again_and_foreign_ones_stay(before: Node, gpus: list
     assert marks.read(after) is None
 
 
+@ANY_SPEED
 @given(before=NODES)
 def test_cordon_taints_and_gpus_share_one_mark_without_losing_each_other(before: Node) -> None:
     after = applied(before, marks.advertise(before, "ase", 1))
@@ -92,6 +95,7 @@ def test_cordon_taints_and_gpus_share_one_mark_without_losing_each_other(before:
     assert replace(after, owned="") == replace(before, owned="")
 
 
+@ANY_SPEED
 @given(before=NODES, tainted=st.booleans())
 def test_every_step_is_done_once(before: Node, tainted: bool) -> None:
     after = applied(before, marks.put_out(before, "ase", tainted=tainted))

@@ -351,6 +351,7 @@ EVERYTHING: dict[str, list[Json]] = {
     "replicasets": [body("r", uid="r")],
     "statefulsets": [body("s", uid="s")],
     "daemonsets": [body("x", uid="x")],
+    "jobs": [body("j", uid="j")],
 }
 
 
@@ -384,6 +385,7 @@ def test_every_kind_has_its_place_and_every_sequence_is_sorted() -> None:
     assert {one.uid: one.kind for one in seen.workloads.values()} == {
         "x": "DaemonSet",
         "d": "Deployment",
+        "j": "Job",
         "r": "ReplicaSet",
         "s": "StatefulSet",
     }

@@ -446,6 +446,24 @@ async def test_a_goal_that_is_reached_is_no_error(tmp_path: Path) -> None:
         await driver.apply(NAME, Command.START)
 
 
+async def test_a_command_may_take_longer_than_a_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: an engine under load took 25 s to start a container."""
+    monkeypatch.setattr(docker, "LOOK_SECONDS", 0.3)
+    async with connected(tmp_path) as (engine, driver):
+        look = driver._inspect
+
+        async def quick(name: str) -> Json | None:
+            engine.delay = 0.0
+            body = await look(name)
+            engine.delay = 0.6
+            return body
+
+        monkeypatch.setattr(driver, "_inspect", quick)
+        await driver.apply(NAME, Command.START)
+
+
 async def test_a_refused_command_says_why(tmp_path: Path) -> None:
     async with connected(tmp_path) as (engine, driver):
         engine.statuses = {"kill": 500, "start": 409}

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asetwin.resources import quantities
+from unit.builders import ANY_SPEED
 
 ACCEPTED = {
     "0": 0,
@@ -182,6 +183,7 @@ def test_renders_in_the_form_that_people_expect(resource: str, amount: int, text
     assert quantities.render(resource, amount) == text
 
 
+@ANY_SPEED
 @given(
     resource=st.sampled_from(["cpu", "memory", "pods", "nvidia.com/gpu"]),
     amount=st.one_of(
@@ -194,6 +196,7 @@ def test_what_is_rendered_reads_back_as_the_same(resource: str, amount: int) -> 
     assert quantities.units(resource, quantities.render(resource, amount)) == amount
 
 
+@ANY_SPEED
 @given(
     number=st.decimals(min_value=0, max_value=10**9, places=9),
     suffix=st.sampled_from("num kMG"),

@@ -17,7 +17,7 @@ from asetwin.model.snapshot import Snapshot
 from asetwin.resources import quantities
 from asetwin.resources.core import Limit, Namespace, Pod
 from asetwin.resources.devices import LabelSelector, Reserve
-from unit.builders import GIBI, GPU, NOW, cluster, device, node, pod, views, worker
+from unit.builders import ANY_SPEED, GIBI, GPU, NOW, cluster, device, node, pod, views, worker
 
 
 def weigh(seen: Snapshot, *, now: float = NOW) -> Balance:
@@ -261,6 +261,7 @@ def balance_of(uses: Mapping[str, Mapping[str, int]]) -> Balance:
     return Balance({name: 2 * one for name, one in budget.items()}, budget, total, uses)
 
 
+@ANY_SPEED
 @given(uses=USES, idle=st.integers(0, 3))
 def test_any_one_namespace_can_fill_the_budget_and_not_more(
     uses: Mapping[str, Mapping[str, int]], idle: int
@@ -280,6 +281,7 @@ def test_any_one_namespace_can_fill_the_budget_and_not_more(
             assert others + amount == max(weighed.budget[resource], weighed.used.get(resource, 0))
 
 
+@ANY_SPEED
 @given(uses=USES, first=st.sampled_from(["n1", "n2", "n3", "n4"]))
 def test_when_one_namespace_has_taken_all_that_was_left_nobody_gets_more(
     uses: Mapping[str, Mapping[str, int]], first: str

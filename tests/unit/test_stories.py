@@ -66,7 +66,13 @@ RECORD: dict[str, Any] = {
 STEPS: list[tuple[dict[str, Any], list[tuple[str, str, bool]]]] = [
     (
         {},
-        [("NodeLost", "a is lost (both power supplies failed); 6 pods go to b", True)],
+        [
+            (
+                "NodeLost",
+                "a is lost (both power supplies failed); displaced pods: 6, to go to b",
+                True,
+            )
+        ],
     ),
     (
         {"fencedAt": render(NOW + 1), "phase": "Moving"},
@@ -74,8 +80,8 @@ STEPS: list[tuple[dict[str, Any], list[tuple[str, str, bool]]]] = [
     ),
     ({"evacuatedAt": render(NOW + 2)}, [("PodsRemoved", "no pod is left on a", False)]),
     (
-        {"podsReadyAt": render(NOW + 3.5)},
-        [("PodsReady", "all 6 displaced pods are Ready again after 3.5 s", False)],
+        {"podsReadyAt": render(NOW + 3.5), "recovered": 6},
+        [("PodsReady", "6 of 6 displaced pods are Ready again after 3.5 s", False)],
     ),
     (
         {"phase": "Recovered", "recoveredAt": render(NOW + 4)},
@@ -112,7 +118,7 @@ def test_the_next_failover_tells_the_return_and_starts_anew() -> None:
 
 def test_what_nothing_recreates_is_told_by_name() -> None:
     record = {**RECORD, "lost": 2, "lostPods": ["default/p", "default/q"]}
-    text = "2 pods without a controller are lost: default/p, default/q"
+    text = "lost, because no controller replaces them: default/p, default/q"
     assert ("PodsLost", text, True) in told("device", {}, {"failover": record})
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from asetwin.resources import times
 from asetwin.resources.times import Time
+from unit.builders import ANY_SPEED
 
 
 class Box(BaseModel):
@@ -57,12 +58,14 @@ def test_writes_milliseconds_in_utc(seconds: float, text: str) -> None:
     assert times.render(seconds) == text
 
 
+@ANY_SPEED
 @given(st.integers(min_value=0, max_value=4_000_000_000_000))
 def test_whole_milliseconds_read_back_as_they_were(milliseconds: int) -> None:
     seconds = milliseconds / 1000
     assert times.parse(times.render(seconds)) == seconds
 
 
+@ANY_SPEED
 @given(st.floats(min_value=0, max_value=4e9))
 def test_what_is_written_is_written_the_same_again(seconds: float) -> None:
     text = times.render(seconds)

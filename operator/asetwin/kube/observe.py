@@ -68,6 +68,7 @@ KINDS: dict[str, Kind] = {
         Kind("replicasets", "apps/v1", _workload("ReplicaSet")),
         Kind("statefulsets", "apps/v1", _workload("StatefulSet")),
         Kind("daemonsets", "apps/v1", _workload("DaemonSet")),
+        Kind("jobs", "batch/v1", _workload("Job")),
         Kind("leases", "coordination.k8s.io/v1", core.Lease.read, constants.SYSTEM_NAMESPACE),
     )
 }
@@ -188,7 +189,13 @@ class Cluster:
                 pods=self._sorted("pods"),
                 workloads={
                     one.uid: one
-                    for plural in ("daemonsets", "deployments", "replicasets", "statefulsets")
+                    for plural in (
+                        "daemonsets",
+                        "deployments",
+                        "jobs",
+                        "replicasets",
+                        "statefulsets",
+                    )
                     for one in self._sorted(plural)
                 },
                 namespaces=self._by_name("namespaces"),

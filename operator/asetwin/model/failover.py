@@ -5,11 +5,13 @@ anything is done about the loss, because the pods that it remembers are gone
 afterwards; everything else is derived from the cluster in every turn.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from asetwin import constants
+from asetwin.model import marks
 from asetwin.model.nodes import View
 from asetwin.model.plan import DeletePod
 from asetwin.model.snapshot import Snapshot
@@ -27,7 +29,7 @@ from asetwin.resources.devices import (
 
 STARTING_SECONDS = 60.0
 """A pod that is not Ready but younger than this is expected to become so."""
-SCALED = frozenset({"Deployment", "ReplicaSet", "StatefulSet"})
+SCALED = frozenset({"Deployment", "Job", "ReplicaSet", "StatefulSet"})
 """Controllers that we watch: one of these that is not there any more was deleted."""
 
 
@@ -171,7 +173,11 @@ def follow(
     is_fenced = lost is not None and lost.is_fenced
     fenced_at = record.fenced_at or (now if is_fenced else None)
     remaining = evacuation(record, lost, pods) if lost is not None and lost.node else ()
-    is_evacuated = fenced_at is not None and lost is not None and lost.is_out and not remaining
+    # By our mark, or because others had done all of it before us and left us nothing to mark.
+    is_closed = (
+        lost is not None and lost.node is not None and (lost.is_out or marks.is_closed(lost.node))
+    )
+    is_evacuated = fenced_at is not None and is_closed and not remaining
     workloads = tuple(_followed(one, record, serving, pods) for one in record.workloads)
     missing = sum(max(0, min(one.want - one.ready, one.displaced)) for one in workloads)
     problems = _problems(workloads, pods)
@@ -214,7 +220,7 @@ def _followed(
         1
         for pod in pods.by_owner.get(one.uid, ())
         if (pod.is_serving and pod.node in serving)
-        or (pod.phase == "Succeeded" and pod.created >= record.detected_at)
+        or (pod.phase == "Succeeded" and pod.created >= math.floor(record.detected_at))
     )
     return one.model_copy(update={"want": want, "ready": ready})
 

@@ -67,6 +67,15 @@ def is_out_of_service(node: Node, device: str) -> bool:
     return mark is not None and mark.device == device and (mark.cordon or bool(mark.taints))
 
 
+def is_closed(node: Node) -> bool:
+    """Whether nothing can run on the Node, whoever has seen to that."""
+    present = {taint.identity for taint in node.taints}
+    wanted = (constants.TAINT_NODE_DOWN, constants.TAINT_OUT_OF_SERVICE)
+    return node.unschedulable and all(
+        Taint(key, constants.TAINT_EFFECT).identity in present for key in wanted
+    )
+
+
 def has_foreign_cordon(node: Node) -> bool:
     """Whether somebody else has cordoned the Node."""
     mark = read(node)
@@ -127,7 +136,8 @@ def advertise(node: Node, device: str, gpus: int | None) -> PatchGpus | None:
     mark = read(node)
     ours = mark.gpus if mark is not None else None
     offered = node.capacity.get(constants.GPU_RESOURCE)
-    is_foreign = ours is None and bool(offered)
+    # Also while it offers none: a plugin reports 0 until it has found its devices again.
+    is_foreign = ours is None and offered is not None
     if is_foreign or (gpus == ours and (offered == gpus or gpus is None)):
         return None
     mark = replace(mark or Mark(device), gpus=gpus)

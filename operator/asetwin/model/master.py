@@ -57,7 +57,7 @@ def rule(
     if before is None:
         first = _first(device, views)
         if first is None or not has_quorum:
-            return Verdict(None, _remove(pods, views), "waiting for a node in service")
+            return Verdict(None, _remove(pods, views), "waits for a node in service")
         epoch = 1 + max([lease.epoch if lease else 0, *(_epoch(pod) for pod in pods)])
         return Verdict(
             MasterStatus(node=first.name, epoch=epoch, since=now),

@@ -87,9 +87,8 @@ def view(member: Member, node: Node | None, device: AseDevice, now: float) -> Vi
         since = max(available.last_transition_time, ready.last_transition_time)
         returns_at = since + timing.seconds("stable")
     state = _state(member, node, failure, verdict, is_lost=is_lost, is_off=is_off, is_out=is_out)
-    summary = _set_in_service(
-        conditions, state, node, stable=timing.seconds("stable"), why=verdict.summary
-    )
+    why = verdict.summary or ("rebooting" if failure.is_rebooting else "")
+    summary = _set_in_service(conditions, state, node, stable=timing.seconds("stable"), why=why)
     return View(
         member=member,
         node=node,

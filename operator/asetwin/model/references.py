@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from asetwin.model import hardware
 from asetwin.model.snapshot import Snapshot
-from asetwin.resources.conditions import Reason
+from asetwin.resources.conditions import Condition, Reason, is_true
 from asetwin.resources.devices import AseNode, HardwareFailure, PinnedWorker, Resource
 
 
@@ -88,7 +88,13 @@ def _member(
 
 
 def _first_come(objects: Iterable[Resource]) -> list[Resource]:
-    return sorted(objects, key=lambda one: (one.metadata.creation_timestamp, one.name))
+    """Whoever is in use already, then by age: a claim that becomes valid late displaces nobody."""
+
+    def rank(one: Resource) -> tuple[bool, float, str]:
+        held: tuple[Condition, ...] = one.status.conditions  # type: ignore[attr-defined]
+        return (not is_true(held, "Accepted"), one.metadata.creation_timestamp, one.name)
+
+    return sorted(objects, key=rank)
 
 
 def _ase_nodes(snapshot: Snapshot) -> dict[str, Answer]:

@@ -97,12 +97,12 @@ def _failover(before: Failover | None, status: AseDeviceStatus) -> Iterator[Line
         yield (
             "NodeLost",
             f"{after.from_node} is lost ({after.trigger}); "
-            f"{after.displaced} pods go to {after.to_node}",
+            f"displaced pods: {after.displaced}, to go to {after.to_node}",
             True,
         )
         if after.lost:
             names = ", ".join(after.lost_pods)
-            yield "PodsLost", f"{after.lost} pods without a controller are lost: {names}", True
+            yield "PodsLost", f"lost, because no controller replaces them: {names}", True
     if after.fenced_at is not None and (before is None or before.fenced_at is None):
         yield "NodeFenced", f"{after.from_node} is proven to be off", False
     if after.evacuated_at is not None and (before is None or before.evacuated_at is None):
@@ -111,7 +111,8 @@ def _failover(before: Failover | None, status: AseDeviceStatus) -> Iterator[Line
         seconds = after.pods_ready_at - after.detected_at
         yield (
             "PodsReady",
-            f"all {after.displaced} displaced pods are Ready again after {seconds:.1f} s",
+            f"{after.recovered} of {after.displaced} displaced pods are Ready again "
+            f"after {seconds:.1f} s",
             False,
         )
     if before is None or before.phase is not after.phase:

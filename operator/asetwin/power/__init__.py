@@ -16,7 +16,8 @@ What the operator may rely on:
   (it plays a power loss until the same person starts it again). One that the
   agent has stopped is started as soon as On is desired.
 - ``startedAt`` moves with every start: a machine that died and came back while
-  nobody looked has rebooted, whatever ``observed`` says.
+  nobody looked has rebooted, whatever ``observed`` says. It names a run;
+  ``finishedAt`` may be put right by a moment once the engine says it exactly.
 - ``observed: Unknown`` says that nothing is known, and ``proof`` says why. It
   is neither a loss nor a fence.
 """

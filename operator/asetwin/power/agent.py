@@ -208,8 +208,8 @@ class Keeper:
             )
         path = f"{WORKERS}/{self.worker.name}/status"
         body = await self._edge.api.patch(path, {"status": {"power": verdict.changes}})
-        answer = PinnedWorker.read(body)
-        if _version(answer) > _version(self.worker):
+        answer = _read(body)
+        if answer is not None and _version(answer) > _version(self.worker):
             self.worker = answer
 
     async def _carry_out(self, command: Command) -> float:

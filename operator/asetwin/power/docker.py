@@ -124,7 +124,8 @@ class DockerDriver:
         self._docker: aiodocker.Docker
 
     async def __aenter__(self) -> Self:
-        timeout = aiohttp.ClientTimeout(total=LOOK_SECONDS, sock_connect=CONNECT_SECONDS)
+        # How long an answer may take depends on the question: see _errors.
+        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS)
         self._docker = aiodocker.Docker(url=self._url, timeout=timeout)
         return self
 

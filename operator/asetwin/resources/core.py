@@ -169,7 +169,10 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A controller of pods: Deployment, ReplicaSet, StatefulSet or DaemonSet."""
+    """A controller of pods: Deployment, ReplicaSet, StatefulSet, DaemonSet or Job.
+
+    ``replicas`` is how many pods it wants; none where a Job has ended.
+    """
 
     kind: str
     namespace: str
@@ -180,8 +183,12 @@ class Workload:
 
     @classmethod
     def read(cls, body: Json, kind: str) -> Self:
-        meta, spec = _meta(body), body.get("spec") or {}
-        replicas = spec.get("replicas")
+        meta, spec, status = _meta(body), body.get("spec") or {}, body.get("status") or {}
+        replicas = spec.get("parallelism" if kind == "Job" else "replicas")
+        if kind == "Job" and (
+            _true_condition(status, "Complete") or _true_condition(status, "Failed")
+        ):
+            replicas = 0
         return cls(
             kind=kind,
             namespace=meta["namespace"],

@@ -99,6 +99,7 @@ class Operator(Process):
         """The process is gone, whatever it was doing."""
         self.wire.is_cut = True
         self.is_running = False
+        self._run += 1
         self._resync_at = math.inf
         self._tracks, self._news = {}, deque()
         self.sleep()
@@ -239,7 +240,7 @@ class Operator(Process):
             if isinstance(error, Crashed):
                 self._report(f"killed after {self.wire.writes} writes")
                 self.stop()
-                self.timeline.call_later(RESTART_SECONDS, self._restart, run)
+                self.timeline.call_later(RESTART_SECONDS, self._restart, self._run)
                 return
             if error is not None and not isinstance(error, errors.KubeError):
                 raise error

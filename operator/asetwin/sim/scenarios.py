@@ -84,9 +84,10 @@ def _source(given: str | Mapping[str, Any], folder: Path) -> Source:
     return folder / given if isinstance(given, str) else given
 
 
-def play(scenario: Scenario) -> World:
-    """Run a scenario from start to end."""
+def play(scenario: Scenario, *, prepare: Callable[[World], None] = lambda world: None) -> World:
+    """Run a scenario from start to end; ``prepare`` gets the world before anything happens."""
     world = World(options=scenario.options)
+    prepare(world)
     for event in scenario.setup:
         VERBS[event.verb](world, event.what)
     world.apply(*scenario.start)
