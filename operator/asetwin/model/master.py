@@ -92,7 +92,8 @@ def _settle(
     stale = _remove(others, views)
     if home is None or home.node is None or home.is_lost:
         # A device that is Offline has no master either: the VM died with its node.
-        gone = _remove(pods, views) if home is not None and home.is_fenced else ()
+        why = f"{before.node} is off"
+        gone = _remove(pods, views, why) if home is not None and home.is_fenced else ()
         status = _phase(before, MasterPhase.WAITING, now)
         return Verdict(status, gone, f"waits for {before.node}")
     if current is None:
@@ -158,11 +159,13 @@ def _target(
     return next((one for one in up if one.name == name and one is not home), None)
 
 
-def _remove(pods: Sequence[Pod], views: Sequence[View]) -> tuple[DeletePod, ...]:
+def _remove(
+    pods: Sequence[Pod], views: Sequence[View], why: str = "older epoch"
+) -> tuple[DeletePod, ...]:
     """Delete these master pods: by force where the Node is proven to be off."""
     off = {one.node.name for one in views if one.node is not None and one.is_fenced}
     return tuple(
-        DeletePod(pod.namespace, pod.name, pod.uid, force=pod.node in off, why="older epoch")
+        DeletePod(pod.namespace, pod.name, pod.uid, force=pod.node in off, why=why)
         for pod in pods
         if pod.deleting is None or pod.node in off
     )

@@ -25,6 +25,7 @@ from asetwin.resources.devices import (
     FailoverPhase,
     HardwareFailure,
     HardwareFailureStatus,
+    MasterPhase,
     NodeState,
     PinnedWorker,
     PinnedWorkerStatus,
@@ -73,11 +74,7 @@ def device_status(facts: Facts, moves: master.Verdict, limits: reserve.Verdict) 
         "; ".join(problems) or "all is well",
     )
     _set_reserve(conditions, facts, limits)
-    master_reason = {
-        "Serving": Reason.MASTER_SERVING,
-        "Booting": Reason.MASTER_BOOTING,
-    }.get(moves.status.phase.value if moves.status else "", Reason.MASTER_WAITING)
-    conditions.set("MasterReady", moves.is_serving, master_reason, f"the master {moves.message}")
+    _set_master(conditions, facts, moves)
     _set_failover(conditions, record)
     conditions.set(
         "Paused",
@@ -182,6 +179,20 @@ def _set_reserve(conditions: Conditions, facts: Facts, limits: reserve.Verdict) 
         percent = facts.device.spec.reserve.percent
         text = f"requests are within {percent} % of the device"
         conditions.set("ReserveKept", True, Reason.WITHIN_RESERVE, text)
+
+
+def _set_master(conditions: Conditions, facts: Facts, moves: master.Verdict) -> None:
+    # While paused nothing is done to the master: it is what it was.
+    status = facts.device.status.master if facts.is_paused else moves.status
+    phase = status.phase if status is not None else MasterPhase.WAITING
+    reason = {
+        MasterPhase.SERVING: Reason.MASTER_SERVING,
+        MasterPhase.BOOTING: Reason.MASTER_BOOTING,
+        MasterPhase.WAITING: Reason.MASTER_WAITING,
+    }[phase]
+    text = "is left alone: the device is paused" if facts.is_paused else moves.message
+    is_serving = phase is MasterPhase.SERVING
+    conditions.set("MasterReady", is_serving, reason, f"the master {text}")
 
 
 def _set_failover(conditions: Conditions, record: Failover | None) -> None:
