@@ -484,10 +484,10 @@ def test_bounded_lists_are_bounded_as_the_constants_say() -> None:
     [
         (
             "asedevices",
-            "State Master Epoch Votes Reserve Failover Age Summary",
+            "State Master Votes Reserve Failover Age Epoch Summary",
         ),
         ("asenodes", "Device Slot State Node Failed Age Summary"),
-        ("pinnedworkers", "AseNode Node Power GPUs Accepted Age Desired Summary"),
+        ("pinnedworkers", "AseNode Node Power Accepted Age GPUs Desired Summary"),
         ("hardwarefailures", "Node Component Action Phase Age Summary"),
     ],
 )
@@ -499,7 +499,9 @@ def test_printer_columns_are_described_and_show_fields_that_exist(
     assert " ".join(column["name"] for column in found) == columns
     for column in found:
         assert column["description"].endswith(".")
-        assert column.get("priority", 0) == (1 if column["name"] in ("Summary", "Desired") else 0)
+        assert column.get("priority", 0) == (
+            1 if column["name"] in ("Summary", "Desired", "GPUs", "Epoch") else 0
+        )
         path = re.sub(r"\[\?\(.*?\)\]", "[]", column["jsonPath"].removeprefix("."))
         if column["name"] == "Age":
             assert column["type"] == "date"

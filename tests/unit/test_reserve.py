@@ -475,7 +475,7 @@ def test_the_status_shows_used_budget_and_capacity_of_each_resource() -> None:
         "memory": ("2Gi", "8Gi", "16Gi"),
         "pods": ("1", "110", "220"),
     }
-    assert (status.percent, status.summary) == (50, "cpu 25%, memory 25%")
+    assert (status.percent, status.summary) == (50, "cpu 25%")
 
 
 def test_a_budget_of_nothing_is_not_divided_by() -> None:

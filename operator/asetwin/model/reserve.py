@@ -278,14 +278,15 @@ def status(device: AseDevice, weighed: Balance) -> ReserveStatus:
         )
         for name, amount in weighed.budget.items()
     )
-    shown = [
-        f"{name} {weighed.used.get(name, 0) * 100 // amount}%"
+    # The scarcest one: a column has room for no more, and the rows have all of them.
+    shares = [
+        (weighed.used.get(name, 0) * 100 // amount, name)
         for name, amount in weighed.budget.items()
-        if name in ("cpu", "memory") and amount
+        if amount
     ]
-    return ReserveStatus(
-        percent=device.spec.reserve.percent, summary=", ".join(shown), resources=rows
-    )
+    share, name = max(shares, key=lambda one: one[0], default=(0, ""))
+    summary = f"{name.rpartition('/')[2]} {share}%" if name else ""
+    return ReserveStatus(percent=device.spec.reserve.percent, summary=summary, resources=rows)
 
 
 def excess_message(weighed: Balance, limit: int = 5) -> str:
