@@ -31,7 +31,7 @@ NAMESPACE, WORKLOAD, REPLICAS = "shop", "web", 6
 DEVICE, NODE_A, NODE_B = "ase", "node-a", "node-b"
 FAILURES = SAMPLES / "failures" / "psu-both.yaml"
 LOOK_SECONDS = 0.1
-console = Console(highlight=False, width=min(100, Console().width))
+console = Console(highlight=False, width=min(100, Console().width) if sys.stdout.isatty() else 100)
 
 
 class Failed(Exception):
