@@ -183,6 +183,7 @@ def event(step: plan.Announce, now: float, instance: str) -> Json:
     """An Event about one of our cluster-scoped objects; those live in ``default``."""
     digest = hashlib.sha256(step.key.encode()).hexdigest()[:16]
     moment = times.render(now).replace("Z", "000Z")  # MicroTime wants six digits
+    second = f"{moment[:19]}Z"
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -192,6 +193,10 @@ def event(step: plan.Announce, now: float, instance: str) -> Json:
         "message": step.message,
         "type": "Warning" if step.is_warning else "Normal",
         "eventTime": moment,
+        # kubectl describe sorts by the older of the two forms.
+        "firstTimestamp": second,
+        "lastTimestamp": second,
+        "count": 1,
         "action": step.reason,
         "reportingComponent": constants.FIELD_MANAGER,
         "reportingInstance": instance,
