@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from e2e.twin import DEVICE, NODE_A, ROOT, Twin
+from e2e.twin import DEVICE, NODE_A, OURS, ROOT, Twin
 
 
 def test_get_shows_the_device_at_a_glance(twin: Twin) -> None:
@@ -64,6 +65,29 @@ def test_the_category_lists_all_kinds(twin: Twin) -> None:
     text = twin.kubectl("get", "asetwin", "-o", "name")
     assert f"asedevice.asetwin.dev/{DEVICE}" in text
     assert "pinnedworker.asetwin.dev/worker-a" in text
+
+
+def test_an_overlay_that_replaces_the_image_replaces_the_masters_too(
+    twin: Twin, tmp_path: Path
+) -> None:
+    overlay = {
+        "resources": [os.path.relpath(ROOT / "manifests" / "overlays" / "kind", tmp_path)],
+        "images": [
+            {"name": "asetwin.local/operator", "newName": "example.test/twin", "newTag": "7"}
+        ],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    bodies = list(yaml.safe_load_all(twin.kubectl("kustomize", str(tmp_path))))
+    (deployment,) = (body for body in bodies if body["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "example.test/twin:7"
+    assert container["env"][0] == {"name": "ASETWIN_IMAGE", "value": "example.test/twin:7"}
+    kinds = {
+        body["spec"]["names"]["kind"]
+        for body in bodies
+        if body["kind"] == "CustomResourceDefinition"
+    }
+    assert kinds == set(OURS)
 
 
 def test_the_demo_passes_and_writes_what_it_saw(twin: Twin, tmp_path: Path) -> None:

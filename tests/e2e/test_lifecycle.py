@@ -94,6 +94,9 @@ def test_a_device_goes_even_when_its_nodes_have_gone_before(twin: Twin) -> None:
     twin.kubectl("delete", "asen", "second-a", "--timeout=30s")
     twin.kubectl("delete", "ased", "second", "--timeout=30s")
     twin.kubectl("delete", "pw", "second-worker", "--timeout=30s")
+    assert not any(one["metadata"]["name"].startswith("second") for one in twin.all("AseDevice"))
+    assert twin.find("AseNode", "second-a") is None
+    assert twin.find("PinnedWorker", "second-worker") is None
 
 
 def test_a_pin_that_goes_while_its_node_is_down_gives_the_node_back(twin: Twin) -> None:

@@ -4,10 +4,7 @@ Rendering is kustomize's work and needs kubectl; everything else here reads
 the files as they are.
 """
 
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -420,31 +417,6 @@ def test_the_operator_knows_its_own_image() -> None:
     assert env.keys() == {"ASETWIN_IMAGE", "POD_NAME", "POD_NAMESPACE", "NODE_NAME"}
     workload = one(DEPLOYMENTS["workload"], "Deployment")["spec"]["template"]["spec"]
     assert workload["containers"][0]["image"] == container["image"]
-
-
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kustomize comes with kubectl")
-def test_an_overlay_that_replaces_the_image_replaces_the_masters_too(tmp_path: Path) -> None:
-    overlay = {
-        "resources": [os.path.relpath(MANIFESTS / "overlays" / "kind", tmp_path)],
-        "images": [
-            {"name": "asetwin.local/operator", "newName": "example.test/twin", "newTag": "7"}
-        ],
-    }
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
-    rendered = subprocess.run(
-        ["kubectl", "kustomize", tmp_path], check=True, capture_output=True, text=True
-    ).stdout
-    bodies = list(yaml.safe_load_all(rendered))
-    (deployment,) = (body for body in bodies if body["kind"] == "Deployment")
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    assert container["image"] == "example.test/twin:7"
-    assert container["env"][0] == {"name": "ASETWIN_IMAGE", "value": "example.test/twin:7"}
-    kinds = {
-        body["spec"]["names"]["plural"]
-        for body in bodies
-        if body["kind"] == "CustomResourceDefinition"
-    }
-    assert kinds == set(KINDS)
 
 
 def test_the_sample_workload_is_spread_but_may_run_on_one_node() -> None:
