@@ -85,7 +85,6 @@ cluster_create() {
 	local name=$1 kubeconfig=$2 dir
 	dir=$(cluster_dir "$name")
 	mkdir -p "$dir/shares"
-	# Any user of any pod may write to a share; the share's own rules are the twin's business.
 	chmod 0777 "$dir/shares"
 	[[ -s $dir/owner ]] || printf 'made by asetwin: %s\n' "$(date -u +%FT%TZ)" >"$dir/owner"
 	set_cluster_phase "$name" creating
@@ -93,8 +92,21 @@ cluster_create() {
 	kind create cluster --name "$name" --config "$dir/kind.yaml" --wait 120s --retain \
 		${kubeconfig:+--kubeconfig "$kubeconfig"}
 	cluster_wait_ready "$name" 120
+	cluster_open_shares "$name"
 	cluster_remember "$name"
 	set_cluster_phase "$name" ready
+}
+
+# Any user of any pod may write to a share; see hack/kind/asetwin-shares.service. On the node that
+# never fails: all nodes have the same directory.
+cluster_open_shares() {
+	local node=$1-control-plane unit
+	for unit in asetwin-shares.service asetwin-shares.path; do
+		docker exec -i "$node" cp /dev/stdin "/etc/systemd/system/$unit" <"$HACK_DIR/kind/$unit"
+	done
+	docker exec "$node" systemctl enable --quiet --now asetwin-shares.path
+	# And for what was there before.
+	docker exec "$node" systemctl start asetwin-shares.service
 }
 
 # The addresses of now: when all containers have stopped, they are started in this order, and each
@@ -232,6 +244,7 @@ ensure_cluster() {
 	elif cluster_is_well "$name"; then
 		say "==> Cluster $name ... is up"
 		warn_if_outdated "$name"
+		cluster_open_shares "$name"
 	else
 		step "Cluster $name: repair" cluster_mend_or_recreate "$name" "$kubeconfig"
 	fi

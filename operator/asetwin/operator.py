@@ -57,9 +57,9 @@ class Operator:
         settings.watching.server_timeout = 240
         settings.watching.client_timeout = 300
         for kind in KINDS.values():
-            if kind.namespace is not None:
+            if len(kind.namespaces) == 1:
                 group, _unused, version = kind.group.rpartition("/")
-                selector = f"metadata.namespace={kind.namespace}"
+                selector = f"metadata.namespace={kind.namespaces[0]}"
                 settings.watching.field_selectors[group, version, kind.plural] = selector
         api = await self._stack.enter_async_context(client.connect(context=self._context))
         executor = Executor(api, self._cluster, _surroundings())

@@ -84,9 +84,13 @@ def test_node_a_fails_and_its_pods_and_the_master_run_on_b(
     twin.wait_steady()
     assert _hard(twin)
     assert twin.status()["history"][0]["phase"] == "Recovered"
-    story = twin.events("AseDevice", DEVICE)
     told = ["NodeLost", "NodeFenced", "PodsRemoved", "PodsReady", "FailedOver", "NodeReturned"]
-    assert [reason for reason in story if reason in told][-len(told) :] == told
+
+    def story() -> bool:
+        reasons = [one for one in twin.events("AseDevice", DEVICE) if one in told]
+        return reasons[-len(told) :] == told
+
+    twin.wait("the Events in their order", story)
     # It does not fail back unless asked (design 4.7).
     assert _master_node(twin) == twin.nodes[NODE_B]
 
@@ -190,7 +194,7 @@ def test_a_bare_pod_is_reported_lost_and_a_daemon_set_stays(twin: Twin) -> None:
 
     assert f"{twin.namespace}/bare" in failover["lostPods"]
     assert uids == {pod["metadata"]["uid"] for pod in twin.pods()}
-    assert "PodsLost" in twin.events("AseDevice", DEVICE)
+    twin.wait_told("AseDevice", DEVICE, "PodsLost")
 
 
 @pytest.mark.parametrize("after", ["cordoned", "evacuating", "master-moving"])

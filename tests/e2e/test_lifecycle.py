@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from e2e.twin import DEVICE, NODE_A, NODE_B, ROOT, SYSTEM, Twin, is_ready
+from e2e.twin import DEVICE, NODE_A, NODE_B, SYSTEM, Twin
 
 
 def test_a_failure_that_is_deleted_while_the_operator_is_away_is_repaired_on_its_return(
@@ -127,29 +127,3 @@ def test_a_paused_device_is_left_alone(twin: Twin) -> None:
         twin.repair_all()
     finally:
         twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", '{"spec":{"paused":null}}')
-
-
-def test_a_missing_crd_is_said_once_and_waited_for(twin: Twin) -> None:
-    deployment, labels = "deployment/asetwin-operator", {"app.kubernetes.io/component": "operator"}
-    twin.scale_operator(0)
-    try:
-        twin.kubectl("delete", "crd", "hardwarefailures.asetwin.dev", "--timeout=30s")
-        twin.kubectl("-n", SYSTEM, "scale", deployment, "--replicas=1")
-        pod = twin.wait("the operator's pod", lambda: twin.all("Pod", SYSTEM, **labels))[0]
-        name = pod["metadata"]["name"]
-        twin.wait(
-            "it to run", lambda: twin.get("Pod", name, SYSTEM)["status"]["phase"] == "Running"
-        )
-        said = "asetwin's CRDs are not installed"
-        twin.wait("it to say so", lambda: said in twin.kubectl("-n", SYSTEM, "logs", name))
-        pod = twin.get("Pod", name, SYSTEM)
-        assert not is_ready(pod)
-        assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
-        assert twin.kubectl("-n", SYSTEM, "logs", name).count(said) == 1
-    finally:
-        crds = str(ROOT / "crds")
-        twin.kubectl("apply", "--server-side", "--force-conflicts", "-k", crds)
-        twin.scale_operator(1)
-    twin.wait_steady()
-    twin.fail(NODE_A, "PSU1")
-    twin.wait("the new kind to be served", lambda: twin.status("HardwareFailure", "node-a-psu1"))

@@ -22,7 +22,9 @@ def read(tmp_path: Path, text: str) -> scenarios.Scenario:
     [
         pytest.param("- a", "is not a mapping", id="list"),
         pytest.param("{end: 1, strat: []}", "unknown fields: strat", id="field"),
-        pytest.param("{end: 1, events: [{at: 1, fial: []}]}", "one of addNode, apply", id="verb"),
+        pytest.param(
+            "{end: 1, events: [{at: 1, fial: []}]}", "one of addNode, agent, apply", id="verb"
+        ),
         pytest.param(
             "{end: 1, events: [{at: 1, fail: [a/PSU1], repair: [a/PSU1]}]}", "one of", id="two"
         ),

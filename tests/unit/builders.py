@@ -211,6 +211,29 @@ def lease(epoch: int, *, device: str = "ase", holder: str | None = None) -> core
     return core.Lease(constants.SYSTEM_NAMESPACE, f"{device}-master", held_by, epoch)
 
 
+def volume(name: str = "data", *, device: str = "ase", **fields: Any) -> core.Volume:
+    """The PersistentVolume of a share, free for the next claim."""
+    given = {"uid": f"uid-{name}", "resource_version": "7", "device": device}
+    offered = {"protocol": "NFS", "capacity": "10Gi", "phase": "Available"}
+    return core.Volume(**{"name": name, **given, **offered} | fields)
+
+
+def claim(name: str = "data", *, namespace: str = "default", **fields: Any) -> core.Claim:
+    """A claim that is bound to the volume of its name."""
+    given = {"uid": f"uid-claim-{name}", "volume": name, "is_bound": True}
+    return core.Claim(**{"namespace": namespace, "name": name, **given} | fields)
+
+
+def journal(device: str = "ase") -> tuple[core.Volume, core.Claim]:
+    """The share for a device's journal with its claim, bound to each other."""
+    name = f"{device}-journal"
+    held = core.Binding(constants.SYSTEM_NAMESPACE, name, f"uid-claim-{name}")
+    return (
+        volume(name, device=device, capacity="64Mi", phase="Bound", binding=held),
+        claim(name, namespace=constants.SYSTEM_NAMESPACE),
+    )
+
+
 # --- Whole clusters -------------------------------------------------------------------------------
 
 _MAPPINGS: dict[type, str] = {
@@ -220,8 +243,14 @@ _MAPPINGS: dict[type, str] = {
     HardwareFailure: "failures",
     core.Node: "nodes",
     core.Namespace: "namespaces",
+    core.Volume: "volumes",
 }
-_TUPLES: dict[type, str] = {core.Pod: "pods", core.Lease: "leases", core.Service: "services"}
+_TUPLES: dict[type, str] = {
+    core.Pod: "pods",
+    core.Lease: "leases",
+    core.Service: "services",
+    core.Claim: "claims",
+}
 
 
 def snapshot(*objects: Any) -> Snapshot:
@@ -251,6 +280,7 @@ def cluster(*objects: Any, without: Iterable[str] = (), **fields: Any) -> Snapsh
         node("na"),
         node("nb"),
         core.Namespace("default"),
+        *journal(),
     ]
     given = {(type(one), one.name) for one in objects}
     kept = [

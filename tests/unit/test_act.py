@@ -13,7 +13,7 @@ from asetwin.kube.act import PARALLEL_STEPS, Executor, Settings
 from asetwin.kube.observe import Cluster
 from asetwin.model import plan
 from asetwin.model.plan import Plan, Step
-from asetwin.resources.core import Taint
+from asetwin.resources.core import Binding, Taint
 from unit.builders import GPU, FakeApi
 
 Json = dict[str, Any]
@@ -34,6 +34,7 @@ STEPS: dict[str, Step] = {
     "gpus": plan.PatchGpus("na", "7", 2, '{"device":"ase","gpus":2}'),
     "pod": plan.DeletePod("shop", "web-1", "u1"),
     "pod-by-force": plan.DeletePod("shop", "web-1", "u1", force=True),
+    "evict": plan.Evict("shop", "web-1", "u1"),
     "master": plan.CreateMaster("ase", "u-ase", 3, "a", "na", 2),
     "service": plan.CreateMasterService("ase", "u-ase"),
     "new-quota": plan.WriteQuota("shop", "ase", {"pods": "5"}),
@@ -44,6 +45,25 @@ STEPS: dict[str, Step] = {
     "delete-quota": plan.DeleteLimit("resourcequotas", "shop", "asetwin-reserve", "u2"),
     "delete-lease": plan.DeleteSystemObject("leases", "ase-master"),
     "delete-service": plan.DeleteSystemObject("services", "ase-master"),
+    "new-volume": plan.WriteVolume("ase", "data", "1Gi", "SMB"),
+    "new-journal": plan.WriteVolume(
+        "ase", "ase-journal", "64Mi", "NFS", Binding("asetwin-system", "ase-journal", "u3")
+    ),
+    "volume": plan.WriteVolume("ase", "data", "2Gi", "NFS", resource_version="7"),
+    "freed-volume": plan.WriteVolume(
+        "ase", "data", "1Gi", "NFS", released=True, resource_version="7"
+    ),
+    "freed-journal": plan.WriteVolume(
+        "ase",
+        "ase-journal",
+        "64Mi",
+        "NFS",
+        Binding("asetwin-system", "ase-journal"),
+        released=True,
+        resource_version="7",
+    ),
+    "delete-volume": plan.DeleteVolume("data", "u4", "7"),
+    "claim": plan.CreateClaim("ase", "u-ase", "ase-journal"),
     "event": plan.Announce({"kind": "AseNode", "name": "a"}, "NodeLost", "gone", "u/7/NodeLost"),
 }
 CALLS: dict[str, tuple[str, str]] = {
@@ -54,6 +74,7 @@ CALLS: dict[str, tuple[str, str]] = {
     "gpus": ("patch", "/api/v1/nodes/na/status"),
     "pod": ("delete", f"{NAMESPACED}/shop/pods/web-1"),
     "pod-by-force": ("delete", f"{NAMESPACED}/shop/pods/web-1"),
+    "evict": ("create", f"{NAMESPACED}/shop/pods/web-1/eviction"),
     "master": ("create", f"{NAMESPACED}/asetwin-system/pods"),
     "service": ("create", f"{NAMESPACED}/asetwin-system/services"),
     "new-quota": ("create", f"{NAMESPACED}/shop/resourcequotas"),
@@ -65,6 +86,13 @@ CALLS: dict[str, tuple[str, str]] = {
         "/apis/coordination.k8s.io/v1/namespaces/asetwin-system/leases/ase-master",
     ),
     "delete-service": ("delete", f"{NAMESPACED}/asetwin-system/services/ase-master"),
+    "new-volume": ("create", "/api/v1/persistentvolumes"),
+    "new-journal": ("create", "/api/v1/persistentvolumes"),
+    "volume": ("patch", "/api/v1/persistentvolumes/data"),
+    "freed-volume": ("patch", "/api/v1/persistentvolumes/data"),
+    "freed-journal": ("patch", "/api/v1/persistentvolumes/ase-journal"),
+    "delete-volume": ("delete", "/api/v1/persistentvolumes/data"),
+    "claim": ("create", f"{NAMESPACED}/asetwin-system/persistentvolumeclaims"),
     "event": ("create", f"{NAMESPACED}/default/events"),
 }
 
@@ -174,6 +202,14 @@ async def test_only_the_pod_that_was_meant_is_deleted() -> None:
 OUR_LABELS = {"app.kubernetes.io/managed-by": "asetwin", "asetwin.dev/device": "ase"}
 
 
+async def test_only_the_pod_that_was_meant_is_evicted() -> None:
+    body = await body_of("evict")
+    assert body["kind"] == "Eviction"
+    assert body["metadata"] == {"name": "web-1", "namespace": "shop"}
+    assert body["deleteOptions"]["preconditions"] == {"uid": "u1"}
+    assert "gracePeriodSeconds" not in body["deleteOptions"]
+
+
 async def test_a_quota_is_created_with_our_labels() -> None:
     body = await body_of("new-quota")
     assert body["metadata"] == {
@@ -234,6 +270,73 @@ async def test_a_master_pod_is_bound_to_its_node_and_knows_its_epoch() -> None:
 async def test_the_masters_service_selects_whichever_pod_is_ready() -> None:
     body = await body_of("service")
     assert body["spec"]["selector"] == {"asetwin.dev/device": "ase", "asetwin.dev/role": "master"}
+
+
+async def test_a_share_is_a_volume_on_the_directory_that_every_node_has() -> None:
+    body = await body_of("new-volume")
+    assert body["metadata"] == {
+        "name": "data",
+        "labels": {**OUR_LABELS, "asetwin.dev/protocol": "SMB"},
+    }
+    assert body["spec"] == {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteMany"],
+        "persistentVolumeReclaimPolicy": "Retain",
+        "storageClassName": "",
+        "volumeMode": "Filesystem",
+        "hostPath": {"path": "/var/lib/asetwin/shares/data", "type": "DirectoryOrCreate"},
+    }
+
+
+async def test_the_journals_volume_is_kept_for_its_claim() -> None:
+    reference = (await body_of("new-journal"))["spec"]["claimRef"]
+    assert reference == {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "namespace": "asetwin-system",
+        "name": "ase-journal",
+        "uid": "u3",
+    }
+    assert (await body_of("claim"))["spec"]["volumeName"] == "ase-journal"
+
+
+async def test_a_volume_is_changed_and_freed_under_its_version() -> None:
+    labels = {**OUR_LABELS, "asetwin.dev/protocol": "NFS"}
+    meta = {"resourceVersion": "7", "labels": labels}
+    assert await body_of("volume") == {
+        "metadata": meta,
+        "spec": {"capacity": {"storage": "2Gi"}},
+    }
+    assert await body_of("freed-volume") == {
+        "metadata": meta,
+        "spec": {"capacity": {"storage": "1Gi"}, "claimRef": None},
+    }
+    freed = await body_of("freed-journal")
+    assert freed["spec"]["claimRef"] == {"uid": None, "resourceVersion": None}
+
+
+async def test_a_volume_that_a_claim_holds_is_seen_to_be_on_its_way_out() -> None:
+    cluster = Cluster()
+    cluster.apply("persistentvolumes", stored("data", 7) | {"metadata": VOLUME})
+    leaving = {**VOLUME, "resourceVersion": "8", "deletionTimestamp": "2027-01-15T08:00:00Z"}
+    answer = {"kind": "PersistentVolume", "metadata": leaving}
+    await act(FakeApi({CALLS["delete-volume"]: answer}), "delete-volume", cluster=cluster)
+    assert cluster.snapshot().volumes["data"].is_deleting
+    await act(FakeApi(), "delete-volume", cluster=cluster)
+    assert not cluster.snapshot().volumes
+
+
+VOLUME = {"name": "data", "uid": "u4", "resourceVersion": "7"}
+
+
+async def test_the_master_writes_its_journal_on_its_share() -> None:
+    spec = (await body_of("master"))["spec"]
+    (container,) = spec["containers"]
+    (mount,), (volume,) = container["volumeMounts"], spec["volumes"]
+    assert volume["persistentVolumeClaim"] == {"claimName": "ase-journal"}
+    assert (mount["name"], mount["mountPath"]) == (volume["name"], "/journal")
+    env = {one["name"]: one.get("value") for one in container["env"]}
+    assert env["ASETWIN_JOURNAL"] == "/journal/ase-u-ase.log"
 
 
 async def test_an_event_has_the_name_of_its_key() -> None:
@@ -331,6 +434,7 @@ RAISES: dict[str, set[str]] = {
     "gpus": ANY,
     "pod": ANY - GONE,
     "pod-by-force": ANY - GONE,
+    "evict": set(),
     "master": ANY,
     "service": ANY,
     "new-quota": ANY - HOPELESS,
@@ -339,6 +443,13 @@ RAISES: dict[str, set[str]] = {
     "delete-quota": ANY - GONE - HOPELESS,
     "delete-lease": ANY - {"not-found"},
     "delete-service": ANY - {"not-found"},
+    "new-volume": ANY - HOPELESS,
+    "new-journal": ANY - HOPELESS,
+    "volume": ANY - HOPELESS,
+    "freed-volume": ANY - HOPELESS,
+    "freed-journal": ANY - HOPELESS,
+    "delete-volume": ANY - {"not-found"},
+    "claim": ANY,
     "event": set(),
 }
 
@@ -531,6 +642,28 @@ async def test_a_limit_that_was_deleted_is_gone_at_once() -> None:
     cluster.apply("resourcequotas", stored("q", 5, namespace="shop", metadata={"uid": "u2"}))
     assert await act(FakeApi(), "delete-quota", cluster=cluster) == 1
     assert cluster.snapshot().quotas == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        pytest.param(errors.TooManyRequests("held", status=429), logging.INFO, id="held"),
+        pytest.param(errors.Unavailable("two", status=500), logging.WARNING, id="two-budgets"),
+    ],
+)
+async def test_an_eviction_that_is_refused_is_told_and_counts_for_nothing(
+    error: errors.KubeError, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert await act(FakeApi({CALLS["evict"]: error}), "evict") == 0
+    told = [one for one in caplog.records if "shop/web-1" in one.getMessage()]
+    assert level in {one.levelno for one in told}
+
+
+async def test_an_eviction_without_an_api_server_ends_the_turn() -> None:
+    gone = errors.Unavailable("no connection", status=0)
+    with pytest.raises(errors.Unavailable):
+        await act(FakeApi({CALLS["evict"]: gone}), "evict")
 
 
 async def test_decisions_are_logged_and_statuses_only_when_asked_for(

@@ -10,10 +10,12 @@ import pytest
 from asetwin import constants
 from asetwin.model import failover
 from asetwin.model.snapshot import Snapshot
+from asetwin.resources import core
 from asetwin.resources.core import Pod
 from asetwin.resources.devices import Failover, FailoverPhase, FailoverRecord, PowerState
 from unit.builders import (
     NOW,
+    claim,
     cluster,
     deployment,
     device,
@@ -25,6 +27,7 @@ from unit.builders import (
     pods,
     replica,
     views,
+    volume,
     worker,
     workload,
 )
@@ -438,6 +441,22 @@ def test_pending_pods_of_others_and_surplus_ones_are_no_problem_of_this_failover
     assert (found.unplaceable_count, found.phase) == (0, FailoverPhase.RECOVERED)
 
 
+def test_a_pod_whose_volume_stays_on_the_lost_node_is_named_at_once() -> None:
+    on_a = ((core.Requirement("metadata.name", "In", ("na",)),),)
+    local = (volume("disk-1", device="", node_terms=on_a), claim("data", volume="disk-1"))
+    controllers = deployment("web", replicas=1)
+    record = start(cluster(*LOST, *controllers, *local, *six("na", of=1)))
+    pending = replica(1, node="", phase="Pending", is_ready=False, claims=("data",))
+    # Before the scheduler has said anything, and whatever it names first.
+    for message in ("", NO_CPU):
+        seen = cluster(*LOST, *controllers, *local, replace(pending, unschedulable=message))
+        (found,) = follow(record, seen).unplaceable
+        assert (found.pod, found.reason) == ("default/web-1", "NodeLocalVolume")
+        assert found.message == "claim data is bound to disk-1, which stays on na"
+    share = (volume("data"), claim("data"))
+    assert not follow(record, cluster(*LOST, *controllers, *share, pending)).unplaceable
+
+
 def test_the_list_of_misfits_is_bounded_and_their_number_and_messages_are_told() -> None:
     controllers = deployment("web", replicas=50)
     record = start(cluster(*LOST, *controllers, *six("na", of=50)))
@@ -531,7 +550,7 @@ def test_a_device_of_one_node_has_nowhere_to_fail_over_to() -> None:
 )
 def test_it_is_over_when_its_node_is_back_or_gone(seen: Snapshot, is_over: bool) -> None:
     record = start(cluster(*LOST))
-    assert failover.is_over(record, views(seen)) is is_over
+    assert failover.is_back(record, views(seen)) is is_over
 
 
 def test_the_closed_record_keeps_what_history_shows() -> None:

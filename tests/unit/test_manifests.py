@@ -260,10 +260,14 @@ def test_the_operator_may_do_what_it_does_and_no_more() -> None:
         "/nodes": read | {"patch"},
         "/nodes/status": {"patch"},
         "/pods": read | {"delete"},
+        "/pods/eviction": {"create"},
+        "policy/poddisruptionbudgets": read,
         "/namespaces": read,
         "/resourcequotas": read | {"create", "patch", "delete"},
         "/limitranges": read | {"create", "delete"},
         "/services": read,
+        "/persistentvolumes": read | {"create", "patch", "delete"},
+        "/persistentvolumeclaims": read,
         "/events": {"create"},
         "apps/deployments": read,
         "apps/replicasets": read,
@@ -276,6 +280,7 @@ def test_the_operator_may_do_what_it_does_and_no_more() -> None:
     assert granted("Role", "asetwin-operator") == {
         "/pods": {"create"},
         "/services": {"create", "delete"},
+        "/persistentvolumeclaims": {"create", "delete"},
         "coordination.k8s.io/leases": {"delete"},
     }
 
@@ -353,6 +358,26 @@ DEPLOYMENTS = {
     "operator": BASE / "deployment.yaml",
     "workload": MANIFESTS / "samples" / "workload.yaml",
 }
+SHARES = MANIFESTS / "samples" / "shares.yaml"
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
+def test_the_sample_writers_satisfy_the_restricted_level_too(kind: str) -> None:
+    pod = one(SHARES, kind)["spec"]["template"]["spec"]
+    assert list(restricted_violations(pod)) == []
+    assert pod["securityContext"]["runAsUser"] == 65532
+
+
+def test_the_sample_writers_use_a_share_and_a_disk_of_one_node() -> None:
+    device = AseDevice.read(one(SAMPLE_DEVICE, "AseDevice"))
+    claim = one(SHARES, "PersistentVolumeClaim")["spec"]
+    (share,) = (it for it in device.spec.shares if it.name == claim["volumeName"])
+    assert claim["storageClassName"] == ""
+    assert claim["resources"]["requests"]["storage"] == share.capacity
+    (template,) = one(SHARES, "StatefulSet")["spec"]["volumeClaimTemplates"]
+    storage = one(MANIFESTS / "overlays" / "kind" / "storageclass.yaml", "StorageClass")
+    assert template["spec"]["storageClassName"] == storage["metadata"]["name"]
+    assert storage["volumeBindingMode"] == "WaitForFirstConsumer"
 
 
 @pytest.mark.parametrize("path", DEPLOYMENTS.values(), ids=DEPLOYMENTS)

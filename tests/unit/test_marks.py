@@ -276,3 +276,44 @@ def test_stops_advertising_without_touching_the_cordon() -> None:
     step = marks.advertise(node(owned=mark.render() or "", capacity={GPU: 1}), "ase", None)
     assert step is not None
     assert (step.gpus, step.owned) == (None, '{"device":"ase","cordon":true}')
+
+
+# --- Steering -------------------------------------------------------------------------------------
+
+
+def test_a_steered_node_stays_in_service_and_loses_nothing_of_its_mark() -> None:
+    before = node(owned=Mark("ase", gpus=1).render() or "", taints=FOREIGN_TAINTS)
+    after = applied(before, marks.steer(before, "ase", wanted=True))
+    assert marks.is_steered(after, "ase")
+    assert not marks.is_out_of_service(after, "ase")
+    assert marks.steer(after, "ase", wanted=True) is None
+    assert applied(after, marks.steer(after, "ase", wanted=False)).taints == before.taints
+    assert marks.read(applied(after, marks.steer(after, "ase", wanted=False))) == marks.read(before)
+
+
+def test_a_steering_taint_of_somebody_else_is_left_alone() -> None:
+    before = node(taints=(marks.STEERING,))
+    assert marks.steer(before, "ase", wanted=True) is None
+    assert marks.steer(before, "ase", wanted=False) is None
+    assert not marks.is_steered(before, "ase")
+
+
+def test_a_steering_taint_that_an_admin_took_away_is_set_again() -> None:
+    before = node(owned=Mark("ase", taints=(marks.STEERING.identity,)).render() or "")
+    assert not marks.is_steered(before, "ase")
+    assert marks.is_steered(applied(before, marks.steer(before, "ase", wanted=True)), "ase")
+    assert applied(before, marks.steer(before, "ase", wanted=False)).owned == ""
+
+
+def test_a_steered_node_that_is_lost_and_comes_back_is_not_steered_any_more() -> None:
+    before = node()
+    steered = applied(before, marks.steer(before, "ase", wanted=True))
+    out = applied(steered, marks.put_out(steered, "ase", tainted=True))
+    assert marks.is_out_of_service(out, "ase")
+    back = applied(out, marks.put_back(out))
+    assert (back.taints, back.owned) == ((), "")
+
+
+def test_gpus_that_are_in_the_capacity_but_not_yet_allocatable_are_not_written_again() -> None:
+    before = node(owned=Mark("ase", gpus=1).render() or "", capacity={GPU: 1}, allocatable={GPU: 0})
+    assert marks.advertise(before, "ase", 1) is None

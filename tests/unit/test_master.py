@@ -7,9 +7,10 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from kubernetes.aio.config import ConfigException
 
 import asetwin
 from asetwin.kube import client, errors
-from asetwin.model import epochs
+from asetwin.model import epochs, journals
 from asetwin.standin import master as masters
 from asetwin.standin.master import Master, Settings, SettingsError
 
@@ -41,6 +42,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.now
+
+    def call_at(self, when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        # A timer that is due within the clock's resolution fires at once. Two tasks that wait for
+        # a moment so near would wake in turns for ever: only waiting moves this clock.
+        return super().call_at(max(when, self.now + 2 * self._clock_resolution), *args, **options)
 
 
 class _Selector(selectors.SelectSelector):
@@ -151,17 +157,27 @@ class Link:
 class Run:
     """One master that runs under the virtual clock."""
 
-    def __init__(self, leases: Leases, *, epoch: int = 2, pod: str = "", boot: float = 0) -> None:
+    def __init__(
+        self,
+        leases: Leases,
+        *,
+        epoch: int = 2,
+        pod: str = "",
+        boot: float = 0,
+        disk: "Disk | None" = None,
+    ) -> None:
         loop = asyncio.get_running_loop()
         me = epochs.Identity(pod or f"ase-master-{epoch}", epoch, uid=f"uid-{pod or epoch}")
         self.loop = loop
         self.link = Link(leases)
+        path = str(disk.path) if disk is not None else ""
         self.master = Master(
-            Settings("ase", "node-b", me, boot_seconds=boot, lease_seconds=3, port=0),
+            Settings("ase", "node-b", me, boot_seconds=boot, lease_seconds=3, port=0, journal=path),
             self.link,
             started_at=loop.time(),
             clock=loop.time,
             wall=lambda: WALL + loop.time(),
+            **({"in_thread": disk.in_thread} if disk is not None else {}),
         )
         self.task = loop.create_task(self.master.run())
 
@@ -437,6 +453,164 @@ def test_of_many_masters_in_a_bad_network_at_most_one_serves(rng: Any) -> None:
     play(scenario)
 
 
+# --- The journal ---------------------------------------------------------------------------------
+
+
+class Disk:
+    """A share that can be full, or slow, or gone; appends take place in the loop's own thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path / "ase.log"
+        self.error = ""
+        self.seconds = 0.0
+
+    async def in_thread(self, call: Callable[[], Any]) -> Any:
+        if self.error:
+            await asyncio.sleep(self.seconds)
+            raise OSError(28, self.error)
+        found = call()
+        await asyncio.sleep(self.seconds)
+        return found
+
+    def proof(self) -> journals.Proof:
+        return journals.check(self.path.read_text().splitlines() if self.path.exists() else [])
+
+
+def test_a_line_a_second_is_written_while_it_serves_and_none_before_or_after(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        disk, leases = Disk(tmp_path), Leases()
+        run = Run(leases, disk=disk)
+        await run.until(2.99)
+        assert not disk.proof().reigns
+        await run.until(9.5)
+        assert run.is_serving
+        await run.end()
+        (reign,) = disk.proof().reigns
+        assert (reign.lines, reign.first_at - WALL, reign.last_at - WALL) == (7, 3.0, 9.0)
+
+    play(scenario)
+
+
+def test_the_journal_proves_that_a_cut_off_master_stopped_before_the_next_one(
+    tmp_path: Path,
+) -> None:
+    """Partitioned with its node, it hears of nothing; its Lease runs out all the same."""
+
+    async def scenario() -> None:
+        disk, leases = Disk(tmp_path), Leases()
+        old = Run(leases, epoch=1, disk=disk)
+        await old.until(10.2)
+        old.link.mood = "cut"
+        await old.until(11.5)
+        new = Run(leases, epoch=2, disk=disk)
+        await old.until(30.0)
+        assert (old.is_serving, new.is_serving) == (False, True)
+        # It is let back in, finds a higher epoch, and stands down for good.
+        old.link.mood = "good"
+        await old.task
+        await new.until(40.0)
+        await new.end()
+        proof = disk.proof()
+        assert proof.problems == ()
+        first, second = proof.reigns
+        assert (first.epoch, second.epoch) == (1, 2)
+        # Renewed last at 10 s for 3 s; the next one waits 3 s from when it first saw that.
+        assert first.last_at - WALL < 13.0 <= 14.5 <= second.first_at - WALL
+
+    play(scenario)
+
+
+def test_a_master_whose_journal_cannot_be_written_does_not_serve(tmp_path: Path, told: Any) -> None:
+    async def scenario() -> None:
+        disk, leases = Disk(tmp_path), Leases()
+        disk.error = "No space left on device"
+        run = Run(leases, disk=disk)
+        await run.until(6.0)
+        about = run.master.describe()
+        assert not about["serving"]
+        assert about["reason"] == f"the journal {disk.path} cannot be written: {disk.error}"
+        # It keeps the Lease: another master would have the same disk.
+        assert leases.holder == "ase-master-2"
+        disk.error = ""
+        await run.until(6.5)
+        assert run.is_serving
+        disk.error = "Input/output error"
+        await run.until(7.6)
+        assert not run.is_serving
+        disk.error = ""
+        await run.until(8.5)
+        assert run.is_serving
+        await run.end()
+        assert disk.proof().holds
+
+    play(scenario)
+    assert any(line.startswith("stopped serving: the journal") for line in told())
+
+
+def test_a_disk_that_hangs_stops_the_service_but_not_the_lease(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        disk, leases = Disk(tmp_path), Leases()
+        run = Run(leases, disk=disk)
+        await run.until(4.5)
+        disk.seconds = 1e6
+        leases.calls.clear()
+        await run.until(6.9)
+        assert run.is_serving
+        await run.until(7.1)
+        assert not run.is_serving
+        assert leases.calls == ["PUT"] * 3
+        assert run.master.describe()["reason"].endswith("ase.log was last written 3.1 s ago")
+        run.task.cancel()
+        with suppress(asyncio.CancelledError):
+            await run.task
+
+    play(scenario)
+
+
+def test_it_does_not_let_go_of_the_lease_while_a_line_is_on_its_way(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        disk, leases = Disk(tmp_path), Leases()
+        run = Run(leases, disk=disk)
+        await run.until(4.9)
+        disk.seconds = 0.5
+        await run.until(5.1)
+        await run.end()
+        assert run.loop.time() == pytest.approx(5.5)
+        assert leases.holder == ""
+
+    play(scenario)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.randoms(use_true_random=True))
+def test_the_journal_holds_whatever_the_network_and_the_disk_do(rng: Any) -> None:
+    async def scenario(path: Path) -> None:
+        disk, leases, runs = Disk(path), Leases(), list[Run]()
+        for _ in range(300):
+            if len(runs) < 4 and rng.random() < 0.03:
+                runs.append(Run(leases, epoch=len(runs) + 1, disk=disk))
+            for run in runs:
+                if rng.random() < 0.05:
+                    run.link.mood = rng.choice(("good", "good", "cut", "loses answers", "down"))
+                    run.link.delay = rng.choice((0.0, 0.01, rng.uniform(0, 2)))
+                if rng.random() < 0.002:
+                    run.master.stop()
+            if rng.random() < 0.05:
+                disk.error = rng.choice(("", "", "No space left on device"))
+                disk.seconds = rng.choice((0.0, rng.uniform(0, 1)))
+            await asyncio.sleep(0.1)
+        disk.seconds = 0.0
+        for run in runs:
+            run.master.stop()
+        await asyncio.gather(*(run.task for run in runs))
+        assert disk.proof().problems == ()
+
+    with tempfile.TemporaryDirectory() as folder:
+        play(lambda: scenario(Path(folder)))
+
+
 # --- The process ----------------------------------------------------------------------------------
 
 ENVIRON = {"ASETWIN_DEVICE": "ase", "ASETWIN_EPOCH": "4", "ASETWIN_POD": "ase-master-4"}
@@ -454,9 +628,12 @@ def test_settings_are_read() -> None:
         "ASETWIN_BOOT_SECONDS": "180",
         "ASETWIN_LEASE_SECONDS": "5",
         "ASETWIN_PORT": "9090",
+        "ASETWIN_JOURNAL": "/journal/ase.log",
     }
     me = epochs.Identity("ase-master-4", 4, uid="abc")
-    assert masters.read_settings(ENVIRON | more) == Settings("ase", "node-b", me, 180.0, 5, 9090)
+    assert masters.read_settings(ENVIRON | more) == Settings(
+        "ase", "node-b", me, 180.0, 5, 9090, "/journal/ase.log"
+    )
 
 
 @pytest.mark.parametrize(

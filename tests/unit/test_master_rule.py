@@ -12,6 +12,7 @@ from asetwin.resources.core import Pod, Service
 from asetwin.resources.devices import MasterPhase, PowerState
 from unit.builders import (
     NOW,
+    claim,
     cluster,
     device,
     failure,
@@ -106,6 +107,18 @@ def test_without_a_node_or_quorum_there_is_no_master(
 ) -> None:
     verdict = rule(None, *objects, has_quorum=has_quorum)
     assert (where(verdict), created(verdict)) == (None, [])
+
+
+def test_its_pod_waits_for_the_journal() -> None:
+    missing = claim("ase-journal", namespace="asetwin-system", is_bound=False)
+    verdict = rule(fresh(), missing)
+    assert (verdict.steps, verdict.message) == ((), "waits for ase-journal")
+
+
+def test_a_pod_that_runs_does_not_lose_its_place_when_the_journal_goes() -> None:
+    gone = claim("ase-journal", namespace="asetwin-system", is_deleting=True)
+    verdict = rule(at(), master_pod(3), lease(3), gone)
+    assert (verdict.steps, verdict.is_serving) == ((), True)
 
 
 def test_its_pod_starts_in_the_turn_after_the_epoch_was_written_down() -> None:

@@ -9,6 +9,7 @@ from asetwin import constants
 from asetwin.model import decide, marks, nodes
 from asetwin.model.marks import Mark
 from asetwin.model.nodes import View
+from asetwin.model.power import SIMULATED
 from asetwin.resources.conditions import Condition, find
 from asetwin.resources.devices import NodeState, PowerState
 from asetwin.resources.times import render
@@ -102,7 +103,7 @@ def test_dead_hardware_has_no_vote_although_no_worker_is_pinned_to_it() -> None:
 def test_power_is_taken_from_a_lost_node_and_given_back(
     objects: list[object], desired: PowerState
 ) -> None:
-    assert nodes.desired_power(view(*objects)) is desired
+    assert view(*objects).judged.desired is desired
 
 
 def states(conditions: Iterable[Condition]) -> dict[str, tuple[str, str]]:
@@ -164,6 +165,7 @@ def test_the_conditions_tell_the_causes_apart(
         "HardwareHealthy": ("True", "ComponentsWork"),
         "Available": ("True", "ComponentsWork"),
         "WorkerReady": ("True", "NodeReady"),
+        "Quarantined": ("False", "FewFailures"),
         "InService": ("True", "InService"),
     }
     assert states(view(*objects).conditions) == healthy | changed
@@ -357,7 +359,7 @@ def test_simulated_power_is_observed_as_desired(before: PowerState | None, is_de
     assert status is not None
     assert status.power is not None
     power = status.power
-    assert (power.desired, power.observed, power.method) == (desired, desired, nodes.SIMULATED)
+    assert (power.desired, power.observed, power.method) == (desired, desired, SIMULATED)
     assert power.observed_at == (5.0 if before is desired else NOW)
 
 

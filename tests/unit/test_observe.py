@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asetwin.kube import errors
-from asetwin.kube.observe import KINDS, Cluster, refresh
+from asetwin.kube.observe import KINDS, SILENCE_SECONDS, Cluster, refresh
 from asetwin.model.snapshot import Snapshot
 from unit.builders import FakeApi
 
@@ -113,13 +113,23 @@ def test_what_we_deleted_ourselves_is_gone_at_once() -> None:
     assert labels(cluster) == {}
 
 
-@pytest.mark.parametrize("plural", ["leases", "services"])
-def test_leases_and_services_of_other_namespaces_are_not_looked_at(plural: str) -> None:
+@pytest.mark.parametrize(
+    ("plural", "looked_at"),
+    [
+        # The master's and the power agent's Lease, and the kubelets'.
+        pytest.param("leases", ["asetwin-system", "kube-node-lease"], id="leases"),
+        pytest.param("services", ["asetwin-system"], id="services"),
+    ],
+)
+def test_leases_and_services_of_other_namespaces_are_not_looked_at(
+    plural: str, looked_at: list[str]
+) -> None:
     cluster = Cluster()
-    assert not cluster.apply(plural, body(namespace="kube-node-lease"))
-    assert cluster.apply(plural, body(namespace="asetwin-system"))
+    for namespace in ("asetwin-system", "default", "kube-node-lease", "kube-system"):
+        one = body(uid=f"uid-{namespace}", namespace=namespace)
+        assert cluster.apply(plural, one) is (namespace in looked_at)
     seen = cluster.snapshot()
-    assert [one.namespace for one in (*seen.leases, *seen.services)] == ["asetwin-system"]
+    assert [one.namespace for one in (*seen.leases, *seen.services)] == looked_at
 
 
 def test_an_object_without_a_uid_is_not_from_an_api_server() -> None:
@@ -165,6 +175,93 @@ def test_a_lease_renewal_wakes_nobody_but_can_be_told_apart() -> None:
     assert cluster.snapshot().leases[0].renewals == "t2"
     lease = body("ase-master", 3, namespace="asetwin-system")
     assert cluster.apply("leases", lease | {"spec": {"renewTime": "t3", "holderIdentity": "x"}})
+
+
+# --- Who was heard when ---------------------------------------------------------------------------
+
+BEAT = "kube-node-lease/na"
+
+
+class Hearing:
+    """A cluster that is told of one kubelet's Lease, at moments of our own clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.cluster = Cluster(clock=lambda: self.now)
+        self._version = 0
+
+    def tell(self, at: float, renewed: str) -> bool:
+        self.now = at
+        self._version += 1
+        lease = body("na", self._version, namespace="kube-node-lease")
+        lease["metadata"]["labels"] = {}
+        return self.cluster.apply("leases", lease | {"spec": {"renewTime": renewed}})
+
+    @property
+    def heard_at(self) -> float:
+        return self.cluster.snapshot().renewed[BEAT]
+
+
+def test_a_renewal_is_timed_by_our_clock_and_not_by_its_holders() -> None:
+    hearing = Hearing()
+    assert hearing.tell(100.0, "2031-01-01T00:00:00.000000Z")
+    assert hearing.heard_at == 100.0
+    hearing.tell(101.0, "1999-01-01T00:00:00.000000Z")
+    assert hearing.heard_at == 101.0
+
+
+def test_a_new_version_without_a_new_renewal_is_no_sign_of_life() -> None:
+    hearing = Hearing()
+    hearing.tell(100.0, "t1")
+    assert not hearing.tell(130.0, "t1")
+    assert hearing.heard_at == 100.0
+
+
+def test_an_old_event_is_no_sign_of_life() -> None:
+    hearing = Hearing()
+    hearing.tell(100.0, "t1")
+    hearing.tell(101.0, "t2")
+    hearing.now, late = 150.0, body("na", 1, namespace="kube-node-lease")
+    assert not hearing.cluster.apply("leases", late | {"spec": {"renewTime": "t1"}})
+    assert hearing.heard_at == 101.0
+
+
+async def test_a_renewal_that_only_a_list_tells_of_counts_from_then_on() -> None:
+    hearing = Hearing()
+    hearing.tell(100.0, "t1")
+    lease = body("na", 2, namespace="kube-node-lease") | {"spec": {"renewTime": "t2"}}
+    lease["metadata"]["labels"] = {}
+    hearing.now = 105.0
+    await hearing.cluster.resync(lists(9, leases=[lease]))
+    assert hearing.heard_at == 105.0
+    hearing.now = 109.0
+    assert not await hearing.cluster.resync(lists(10, leases=[lease]))
+    assert hearing.heard_at == 105.0
+
+
+@pytest.mark.parametrize(
+    ("silence", "wakes"),
+    [
+        pytest.param(0.1, False, id="in-time"),
+        pytest.param(SILENCE_SECONDS, False, id="just-in-time"),
+        pytest.param(SILENCE_SECONDS + 0.001, True, id="after-a-silence"),
+        pytest.param(600.0, True, id="long-after"),
+    ],
+)
+def test_a_renewal_wakes_only_when_it_ends_a_silence(silence: float, wakes: bool) -> None:
+    hearing = Hearing()
+    hearing.tell(0.0, "t0")
+    assert hearing.tell(silence, "t1") is wakes
+    # The one after it is nothing special any more.
+    assert not hearing.tell(silence + 1.0, "t2")
+
+
+def test_a_snapshot_keeps_what_was_heard_when_it_was_made() -> None:
+    hearing = Hearing()
+    hearing.tell(100.0, "t1")
+    before = hearing.cluster.snapshot()
+    hearing.tell(101.0, "t2")
+    assert (before.renewed[BEAT], hearing.heard_at) == (100.0, 101.0)
 
 
 def test_a_change_that_the_rules_read_is_one() -> None:
@@ -347,6 +444,9 @@ EVERYTHING: dict[str, list[Json]] = {
     "limitranges": [body("b"), body("a"), body("c", namespace="aa")],
     "services": [body(name, namespace="asetwin-system") for name in ("b", "a")],
     "leases": [body(name, namespace="asetwin-system") for name in ("b", "a")],
+    "persistentvolumes": [body(name, namespace=None) for name in ("b", "a")],
+    "persistentvolumeclaims": [body("b"), body("a"), body("c", namespace="aa")],
+    "poddisruptionbudgets": [body("b"), body("a"), body("c", namespace="aa")],
     "deployments": [body("d", uid="d")],
     "replicasets": [body("r", uid="r")],
     "statefulsets": [body("s", uid="s")],
@@ -356,7 +456,7 @@ EVERYTHING: dict[str, list[Json]] = {
 
 
 def view(order: int) -> Snapshot:
-    cluster = Cluster()
+    cluster = Cluster(clock=lambda: 5.0)
     for plural in sorted(EVERYTHING, reverse=bool(order)):
         for one in EVERYTHING[plural][:: -1 if order else 1]:
             assert cluster.apply(plural, one)
@@ -373,15 +473,17 @@ def test_every_kind_has_its_place_and_every_sequence_is_sorted() -> None:
         seen.failures,
         seen.nodes,
         seen.namespaces,
+        seen.volumes,
     ):
         assert list(mapping) == ["a", "b"]
-    for sequence in (seen.pods, seen.quotas, seen.limit_ranges):
+    for sequence in (seen.pods, seen.quotas, seen.limit_ranges, seen.claims, seen.budgets):
         assert [(one.namespace, one.name) for one in sequence] == [
             ("aa", "c"),
             ("default", "a"),
             ("default", "b"),
         ]
     assert [one.name for one in seen.services] == [one.name for one in seen.leases] == ["a", "b"]
+    assert seen.renewed == {"asetwin-system/a": 5.0, "asetwin-system/b": 5.0}
     assert {one.uid: one.kind for one in seen.workloads.values()} == {
         "x": "DaemonSet",
         "d": "Deployment",
@@ -403,4 +505,7 @@ def test_our_kinds_and_no_others_are_ours() -> None:
     assert KINDS["pods"].path == "/api/v1/pods"
     assert KINDS["deployments"].path == "/apis/apps/v1/deployments"
     assert KINDS["asedevices"].path == "/apis/asetwin.dev/v1alpha1/asedevices"
-    assert KINDS["leases"].path.endswith("/namespaces/asetwin-system/leases")
+    # One namespace is listed alone; of several all are listed, and the rest is left out.
+    assert KINDS["services"].path == "/api/v1/namespaces/asetwin-system/services"
+    assert KINDS["leases"].path == "/apis/coordination.k8s.io/v1/leases"
+    assert set(KINDS["leases"].namespaces) == {"asetwin-system", "kube-node-lease"}

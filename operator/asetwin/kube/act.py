@@ -23,8 +23,16 @@ logger = logging.getLogger(__name__)
 
 PARALLEL_STEPS = 16
 
-_SKIPPABLE = (plan.WriteQuota, plan.CreateLimitRange, plan.DeleteLimit, plan.Announce)
-"""Steps in somebody's namespace: it may go away under our hands, or refuse us."""
+_NO_CONNECTION = 0
+"""The status of an error that did not come from the API server."""
+_SKIPPABLE = (
+    plan.WriteQuota,
+    plan.CreateLimitRange,
+    plan.DeleteLimit,
+    plan.WriteVolume,
+    plan.Announce,
+)
+"""Steps in somebody's namespace, which may go away under our hands or refuse us; and a share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,8 @@ class Executor:
         try:
             return await self._do(step)
         except errors.KubeError as error:
+            if isinstance(step, plan.Evict) and error.status != _NO_CONNECTION:
+                return self._answered(step, error)
             if isinstance(step, plan.Announce):
                 if not isinstance(error, errors.AlreadyExists):
                     logger.warning("event not posted: %s", error)
@@ -113,6 +123,9 @@ class Executor:
                 return await self._patch_gpus(step)
             case plan.DeletePod():
                 return await self._delete_pod(step)
+            case plan.Evict():
+                await self._api.create(f"{_path(step)}/eviction", bodies.eviction(step))
+                return True
             case plan.CreateMaster():
                 return await self._create("pods", bodies.master_pod(step, self._settings.image))
             case plan.CreateMasterService():
@@ -127,10 +140,35 @@ class Executor:
             case plan.DeleteSystemObject():
                 await self._api.delete(_path(step))
                 return True
+            case plan.WriteVolume():
+                if step.resource_version is None:
+                    return await self._create("persistentvolumes", bodies.volume(step))
+                body = bodies.volume_patch(step)
+                return await self._patch("persistentvolumes", _path(step), body)
+            case plan.DeleteVolume():
+                return await self._delete_volume(step)
+            case plan.CreateClaim():
+                return await self._create("persistentvolumeclaims", bodies.claim(step))
             case plan.Announce():
                 body = bodies.event(step, self._clock(), self._settings.instance)
                 await self._api.create(client.collection("v1", "events", "default"), body)
                 return False
+
+    def _answered(self, step: plan.Evict, error: errors.KubeError) -> bool:
+        """The table of answers to an eviction; none of them ends the turn.
+
+        404 and another uid: done. 429: a budget holds it. All else, as the 500 for two budgets,
+        is reported here and, with the names, in the status; the rule bounds the attempts.
+        """
+        if isinstance(error, errors.NotFound):
+            return self._cluster.forget("pods", step.uid)
+        if isinstance(error, errors.Conflict):
+            return False
+        if isinstance(error, errors.TooManyRequests):
+            logger.info("eviction of %s/%s held back: %s", step.namespace, step.name, error)
+        else:
+            logger.warning("eviction of %s/%s failed: %s", step.namespace, step.name, error)
+        return False
 
     async def _is_done(self, step: Step, error: errors.KubeError) -> bool:
         """Whether an error only says that the goal is reached; brings our view up to date."""
@@ -148,6 +186,9 @@ class Executor:
                 return False
             case plan.DeleteSystemObject():
                 return isinstance(error, errors.NotFound)
+            case plan.DeleteVolume() if isinstance(error, errors.NotFound):
+                self._cluster.forget("persistentvolumes", step.uid)
+                return True
             case plan.WriteStatus() | plan.SetFinalizers() if isinstance(error, errors.NotFound):
                 return True
             case _:
@@ -195,13 +236,22 @@ class Executor:
             return self._cluster.apply("pods", answer)
         return self._cluster.forget("pods", step.uid)
 
+    async def _delete_volume(self, step: plan.DeleteVolume) -> bool:
+        answer = await self._api.delete(
+            _path(step), uid=step.uid, resource_version=step.resource_version
+        )
+        # Kubernetes' own finalizer holds it for a moment, or for as long as a claim has it.
+        if answer.get("kind") == "PersistentVolume":
+            return self._cluster.apply("persistentvolumes", answer)
+        return self._cluster.forget("persistentvolumes", step.uid)
+
     async def _write_quota(self, step: plan.WriteQuota) -> bool:
         if step.resource_version is None:
             return await self._create("resourcequotas", bodies.quota(step))
         return await self._patch("resourcequotas", _path(step), bodies.quota_patch(step))
 
     async def _create(self, plural: str, body: client.Json) -> bool:
-        namespace = body["metadata"]["namespace"]
+        namespace = body["metadata"].get("namespace")
         answer = await self._api.create(client.collection("v1", plural, namespace), body)
         return self._cluster.apply(plural, answer)
 
@@ -224,7 +274,7 @@ def _plural(step: Step) -> str:
             return "asedevices"
         case plan.PatchNode() | plan.PatchGpus():
             return "nodes"
-        case plan.DeletePod() | plan.CreateMaster():
+        case plan.DeletePod() | plan.Evict() | plan.CreateMaster():
             return "pods"
         case plan.CreateMasterService():
             return "services"
@@ -232,6 +282,10 @@ def _plural(step: Step) -> str:
             return "resourcequotas"
         case plan.CreateLimitRange():
             return "limitranges"
+        case plan.WriteVolume() | plan.DeleteVolume():
+            return "persistentvolumes"
+        case plan.CreateClaim():
+            return "persistentvolumeclaims"
         case plan.Announce():
             return "events"
 
@@ -242,9 +296,9 @@ def _path(step: Step) -> str:
     match step:
         case plan.WriteStatus() | plan.SetFinalizers():
             return f"{client.collection(constants.API_VERSION, plural)}/{step.name}"
-        case plan.PatchNode() | plan.PatchGpus():
+        case plan.PatchNode() | plan.PatchGpus() | plan.WriteVolume() | plan.DeleteVolume():
             return f"{client.collection('v1', plural)}/{step.name}"
-        case plan.DeletePod() | plan.DeleteLimit():
+        case plan.DeletePod() | plan.Evict() | plan.DeleteLimit():
             return f"{client.collection('v1', plural, step.namespace)}/{step.name}"
         case plan.CreateMaster():
             name = f"{step.device}-master-{step.epoch}"
@@ -257,6 +311,8 @@ def _path(step: Step) -> str:
         case plan.DeleteSystemObject():
             group = "coordination.k8s.io/v1" if plural == "leases" else "v1"
             return f"{client.collection(group, plural, constants.SYSTEM_NAMESPACE)}/{step.name}"
+        case plan.CreateClaim():
+            name = step.name
         case plan.Announce():
             name = step.key
     return f"{client.collection('v1', plural, constants.SYSTEM_NAMESPACE)}/{name}"

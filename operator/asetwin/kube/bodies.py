@@ -4,12 +4,14 @@ import hashlib
 from typing import Any
 
 from asetwin import constants
-from asetwin.model import master, plan
+from asetwin.model import master, plan, shares
 from asetwin.resources import times
+from asetwin.resources.core import Binding
 
 Json = dict[str, Any]
 
 MASTER_PORT = 8080
+JOURNAL_FOLDER = "/journal"
 MASTER_LEASE_SECONDS = 3
 """How long a master may serve after its last renewal; it renews every second."""
 
@@ -18,6 +20,11 @@ _RESTRICTED = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
+
+
+def journal_file(device: str, device_uid: str) -> str:
+    """The name of the masters' journal on the device's own share."""
+    return f"{device}-{device_uid[:8]}.log"
 
 
 def owned_labels(device: str) -> dict[str, str]:
@@ -72,6 +79,12 @@ def master_pod(step: plan.CreateMaster, image: str) -> Json:
                 "runAsUser": 65532,
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
+            "volumes": [
+                {
+                    "name": "journal",
+                    "persistentVolumeClaim": {"claimName": shares.journal_name(step.device)},
+                }
+            ],
             "containers": [_master_container(step, image)],
         },
     }
@@ -86,6 +99,8 @@ def _master_container(step: plan.CreateMaster, image: str) -> Json:
         "ASETWIN_BOOT_SECONDS": str(step.boot_seconds),
         "ASETWIN_LEASE_SECONDS": str(MASTER_LEASE_SECONDS),
         "ASETWIN_PORT": str(MASTER_PORT),
+        # One file per AseDevice object: epochs of a device that is made anew start at 1 again.
+        "ASETWIN_JOURNAL": f"{JOURNAL_FOLDER}/{journal_file(step.device, step.device_uid)}",
     }
     return {
         "name": "master",
@@ -102,6 +117,7 @@ def _master_container(step: plan.CreateMaster, image: str) -> Json:
         ],
         "ports": [{"name": "http", "containerPort": MASTER_PORT}],
         "securityContext": _RESTRICTED,
+        "volumeMounts": [{"name": "journal", "mountPath": JOURNAL_FOLDER}],
         "resources": {
             "requests": {"cpu": "20m", "memory": "64Mi"},
             "limits": {"memory": "192Mi"},
@@ -179,11 +195,90 @@ def limit_range(step: plan.CreateLimitRange) -> Json:
     }
 
 
+def volume(step: plan.WriteVolume) -> Json:
+    """The PersistentVolume of a share as it is created.
+
+    On the same directory of every Node, so that it needs no node affinity; the
+    kubelet makes the share's own folder in it when it is first mounted.
+    """
+    spec: Json = {
+        "capacity": {"storage": step.capacity},
+        "accessModes": ["ReadWriteMany"],
+        "persistentVolumeReclaimPolicy": "Retain",
+        "storageClassName": "",
+        "volumeMode": "Filesystem",
+        "hostPath": {
+            "path": f"{constants.SHARES_PATH}/{step.name}",
+            "type": "DirectoryOrCreate",
+        },
+    }
+    if step.kept_for is not None:
+        spec["claimRef"] = _claim_ref(step.kept_for)
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": step.name, "labels": _volume_labels(step)},
+        "spec": spec,
+    }
+
+
+def volume_patch(step: plan.WriteVolume) -> Json:
+    """The merge patch from the volume that is there."""
+    spec: Json = {"capacity": {"storage": step.capacity}}
+    if step.released:
+        spec["claimRef"] = None
+        if step.kept_for is not None:
+            # The place stays taken, but by no claim in particular.
+            spec["claimRef"] = {"uid": None, "resourceVersion": None}
+    return {
+        "metadata": {"resourceVersion": step.resource_version, "labels": _volume_labels(step)},
+        "spec": spec,
+    }
+
+
+def _volume_labels(step: plan.WriteVolume) -> dict[str, str]:
+    return owned_labels(step.device) | {constants.LABEL_PROTOCOL: step.protocol}
+
+
+def _claim_ref(kept_for: Binding) -> Json:
+    reference = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "namespace": kept_for.namespace,
+        "name": kept_for.name,
+    }
+    return reference | ({"uid": kept_for.uid} if kept_for.uid else {})
+
+
+def claim(step: plan.CreateClaim) -> Json:
+    """The claim for a device's journal; its masters mount it one after the other."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": _system_meta(step.name, step.device, step.device_uid),
+        "spec": {
+            "accessModes": ["ReadWriteMany"],
+            "storageClassName": "",
+            "volumeName": step.name,
+            "resources": {"requests": {"storage": constants.JOURNAL_CAPACITY}},
+        },
+    }
+
+
+def eviction(step: plan.Evict) -> Json:
+    """The body of POST …/eviction; with the uid, so that a pod that took its name is left alone."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": step.name, "namespace": step.namespace},
+        "deleteOptions": {"preconditions": {"uid": step.uid}},
+    }
+
+
 def event(step: plan.Announce, now: float, instance: str) -> Json:
     """An Event about one of our cluster-scoped objects; those live in ``default``."""
     digest = hashlib.sha256(step.key.encode()).hexdigest()[:16]
     moment = times.render(now).replace("Z", "000Z")  # MicroTime wants six digits
-    second = f"{moment[:19]}Z"
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -193,10 +288,6 @@ def event(step: plan.Announce, now: float, instance: str) -> Json:
         "message": step.message,
         "type": "Warning" if step.is_warning else "Normal",
         "eventTime": moment,
-        # kubectl describe sorts by the older of the two forms.
-        "firstTimestamp": second,
-        "lastTimestamp": second,
-        "count": 1,
         "action": step.reason,
         "reportingComponent": constants.FIELD_MANAGER,
         "reportingInstance": instance,

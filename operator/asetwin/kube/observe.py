@@ -12,6 +12,7 @@ objects of one kind (KEP-5504, v1.35).
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,10 +24,14 @@ from asetwin import constants
 from asetwin.kube import client, errors
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources import core, devices
+from asetwin.resources.budgets import Budget
 
 logger = logging.getLogger(__name__)
 
 Json = dict[str, Any]
+
+SILENCE_SECONDS = 2.0
+"""A Lease that is renewed after longer than this wakes the loop: its holder is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +41,14 @@ class Kind:
     plural: str
     group: str
     read: Callable[[Json], Any]
-    namespace: str | None = None
-    """Only this namespace is of interest."""
+    namespaces: tuple[str, ...] = ()
+    """Only these namespaces are of interest; none: all."""
 
     @property
     def path(self) -> str:
         """The collection to list."""
-        return client.collection(self.group, self.plural, self.namespace)
+        only = self.namespaces[0] if len(self.namespaces) == 1 else None
+        return client.collection(self.group, self.plural, only)
 
     @property
     def is_ours(self) -> bool:
@@ -63,13 +69,21 @@ KINDS: dict[str, Kind] = {
         Kind("namespaces", "v1", core.Namespace.read),
         Kind("resourcequotas", "v1", core.Limit.read),
         Kind("limitranges", "v1", core.Limit.read),
-        Kind("services", "v1", core.Service.read, constants.SYSTEM_NAMESPACE),
+        Kind("services", "v1", core.Service.read, (constants.SYSTEM_NAMESPACE,)),
+        Kind("persistentvolumes", "v1", core.Volume.read),
+        Kind("persistentvolumeclaims", "v1", core.Claim.read),
+        Kind("poddisruptionbudgets", "policy/v1", Budget.read),
         Kind("deployments", "apps/v1", _workload("Deployment")),
         Kind("replicasets", "apps/v1", _workload("ReplicaSet")),
         Kind("statefulsets", "apps/v1", _workload("StatefulSet")),
         Kind("daemonsets", "apps/v1", _workload("DaemonSet")),
         Kind("jobs", "batch/v1", _workload("Job")),
-        Kind("leases", "coordination.k8s.io/v1", core.Lease.read, constants.SYSTEM_NAMESPACE),
+        Kind(
+            "leases",
+            "coordination.k8s.io/v1",
+            core.Lease.read,
+            (constants.SYSTEM_NAMESPACE, constants.LEASE_NAMESPACE),
+        ),
     )
 }
 
@@ -85,7 +99,9 @@ class _Shelf:
 class Cluster:
     """All objects of interest, as typed objects."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._renewed: dict[str, float] = {}
         self._shelves = {plural: _Shelf() for plural in KINDS}
         self._snapshot: Snapshot | None = None
         self._complaints: dict[str, str] = {}
@@ -95,7 +111,7 @@ class Cluster:
         """Take in one version of one object; True if anything that the rules read has changed."""
         meta = body.get("metadata") or {}
         kind, uid = KINDS[plural], str(meta.get("uid", ""))
-        if kind.namespace is not None and meta.get("namespace") != kind.namespace:
+        if kind.namespaces and meta.get("namespace") not in kind.namespaces:
             return False
         if not uid:
             return False
@@ -114,7 +130,20 @@ class Cluster:
             return False
         # Also where only the version is new, as after a heartbeat: conditional writes carry it.
         self._snapshot = None
-        return known is None or known[1] != value
+        has_spoken = plural == "leases" and self._hear(known[1] if known else None, value)
+        return known is None or known[1] != value or has_spoken
+
+    def _hear(self, before: core.Lease | None, lease: core.Lease) -> bool:
+        """Note when a Lease was renewed, by our clock; True if that has ended a silence.
+
+        The time in the Lease is its holder's, whose clock may be wrong.
+        """
+        if before is not None and before.renewals == lease.renewals:
+            return False
+        key, now = f"{lease.namespace}/{lease.name}", self._clock()
+        silence = now - self._renewed.get(key, now)
+        self._renewed[key] = now
+        return silence > SILENCE_SECONDS
 
     def forget(self, plural: str, uid: str) -> bool:
         """Take note that an object is not there any more."""
@@ -203,6 +232,10 @@ class Cluster:
                 limit_ranges=self._sorted("limitranges"),
                 leases=self._sorted("leases"),
                 services=self._sorted("services"),
+                volumes=self._by_name("persistentvolumes"),
+                claims=self._sorted("persistentvolumeclaims"),
+                budgets=self._sorted("poddisruptionbudgets"),
+                renewed=dict(sorted(self._renewed.items())),
             )
         return self._snapshot
 

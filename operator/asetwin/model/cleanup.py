@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 
 from asetwin import constants
-from asetwin.model import failover, marks, master
+from asetwin.model import failover, marks, master, shares
 from asetwin.model.plan import (
     DeleteLimit,
     DeletePod,
     DeleteSystemObject,
+    DeleteVolume,
     Draft,
     Plan,
     SetFinalizers,
@@ -20,6 +21,7 @@ from asetwin.resources.devices import AseDevice
 def gone_devices(snapshot: Snapshot) -> set[str]:
     named = {one.device for one in (*snapshot.quotas, *snapshot.limit_ranges) if one.device}
     named |= {mark.device for one in snapshot.nodes.values() if (mark := marks.read(one))}
+    named |= {one.device for one in snapshot.volumes.values()}
     named |= {
         one.labels.get(constants.LABEL_DEVICE, "")
         for one in snapshot.pods
@@ -70,6 +72,27 @@ def release_all(draft: Draft, snapshot: Snapshot, device: str) -> None:
                 if one.namespace == constants.SYSTEM_NAMESPACE and one.name == name
             )
         )
+        _release_shares(draft, snapshot, device)
+
+
+def _release_shares(draft: Draft, snapshot: Snapshot, device: str) -> None:
+    """Delete a device's volumes and the claim for its journal; what is on the shares stays.
+
+    A volume that somebody's claim holds is on its way out until that claim
+    goes, and serves it until then; nobody has to wait for it.
+    """
+    claim = shares.find_claim(device, snapshot)
+    volumes = [
+        DeleteVolume(one.name, one.uid, why="its AseDevice is gone")
+        for one in snapshot.volumes.values()
+        if one.device == device and not one.is_deleting
+    ]
+    draft.stage(
+        DeleteSystemObject("persistentvolumeclaims", claim.name)
+        if claim is not None and not claim.is_deleting
+        else None,
+        *volumes,
+    )
 
 
 def clean_up(device: AseDevice, snapshot: Snapshot) -> Plan:

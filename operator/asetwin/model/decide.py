@@ -18,12 +18,17 @@ from asetwin.model import (
     references,
     reports,
     reserve,
+    shares,
     stories,
 )
 from asetwin.model.facts import Facts, gather
+from asetwin.model.nodes import View
 from asetwin.model.plan import DeletePod, Draft, PatchGpus, PatchNode, Plan, SetFinalizers, Step
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources.devices import AseDevice
+
+WAIT_SECONDS = 1.0
+"""How often to look at what no watch event tells of, while it is awaited."""
 
 
 def decide(snapshot: Snapshot, name: str, now: float) -> Plan:
@@ -46,18 +51,26 @@ def decide(snapshot: Snapshot, name: str, now: float) -> Plan:
         facts = _followed(facts, moves)
     lifted_for = _lifted_for(facts)
     limits = reserve.rule(device, snapshot, facts.weighed, facts.workload, lifted_for=lifted_for)
+    offered = shares.rule(device, snapshot)
     draft = Draft()
     statuses = [
-        *reports.write(device, reports.device_status(facts, moves, limits)),
+        *reports.write(device, reports.device_status(facts, moves, limits, offered)),
         *reports.member_statuses(facts, found),
     ]
     draft.stage(*stories.tell(statuses), *(step for step, _ in statuses))
     if not facts.is_paused:
         _act(draft, facts, moves, limits)
+        # Last: a share that cannot be had must not hold up a failover. The master's own share
+        # comes before its first pod all the same, because it waits for it.
+        draft.stage(*offered.steps)
+    draft.wake(facts.back.wake_at if facts.back is not None else None)
+    draft.wake(facts.lost_gpus.wake_at)
     for view in facts.views:
-        if view.returns_at is not None and view.returns_at > now:
-            # NB: a moment that has passed, as during a pause, would make the loop spin.
-            draft.wake(view.returns_at)
+        # NB: a moment that has passed, as during a pause, would make the loop spin.
+        soon = [view.returns_at, view.judged.wake_at]
+        for moment in (one for one in soon if one is not None and one > now):
+            draft.wake(moment)
+        draft.wake(now + WAIT_SECONDS if view.is_waiting else None)
         for end in view.failure.expires:
             draft.wake(end)
     return draft.finish()
@@ -80,10 +93,13 @@ def _followed(facts: Facts, moves: master.Verdict) -> Facts:
 def _lifted_for(facts: Facts) -> str:
     """The failover for which the reserve is lifted; "" in regular operation.
 
-    Lifted from the detection of a loss until its node is back in service:
-    until then one node carries everything, which the reserve forbids.
+    Lifted from the detection of a loss until its node is back and the pods are
+    shared out again: until then one node carries what the reserve forbids. Also
+    while pods move from a failed GPU, or the quota would count them twice.
     """
-    return facts.record.id if facts.record is not None else ""
+    if facts.record is not None and not facts.record.is_shared_out:
+        return facts.record.id
+    return facts.lost_gpus.move.id if facts.lost_gpus.move is not None else ""
 
 
 def _act(draft: Draft, facts: Facts, moves: master.Verdict, limits: reserve.Verdict) -> None:
@@ -93,6 +109,8 @@ def _act(draft: Draft, facts: Facts, moves: master.Verdict, limits: reserve.Verd
     draft.stage(*_node_steps(facts))
     evacuated = _evacuation(facts)
     draft.stage(*evacuated)
+    draft.stage(*facts.lost_gpus.deletions)
+    draft.stage(*(facts.back.evictions if facts.back is not None else ()))
     # A master pod on the lost node may be in both lists; once is enough.
     gone = {step.uid for step in evacuated}
     draft.stage(
@@ -132,11 +150,26 @@ def _node_steps(facts: Facts) -> list[Step]:
         elif view.returns_at is not None and view.returns_at <= facts.now:
             step = marks.put_back(view.node, why=f"{view.name} is back")
         # One write per Node and turn: both would carry the same resourceVersion.
+        step = step or _steering(view, facts)
         step = step or marks.advertise(view.node, name, view.gpus)
         if step is not None:
             steps.append(step)
     steps.extend(cleanup.releases(facts.snapshot, name, except_for=pinned))
     return steps
+
+
+def _steering(view: View, facts: Facts) -> PatchNode | None:
+    """The taint that keeps the scheduler off the fuller node while pods are moved back."""
+    assert view.node is not None
+    back = facts.back
+    wanted = (
+        back is not None
+        and not back.is_over
+        and back.is_steered
+        and back.memory.from_node == view.name
+    )
+    why = f"pods go back to {back.memory.to_node}" if back and wanted else "pods are shared out"
+    return marks.steer(view.node, facts.device.name, wanted=wanted, why=why)
 
 
 def decide_unbound(snapshot: Snapshot, now: float) -> Plan:

@@ -2,12 +2,21 @@
 
 from dataclasses import dataclass
 
-from asetwin.model import failover, nodes, quorum, references, reserve
+from asetwin.model import (
+    failover,
+    gpus,
+    nodes,
+    power,
+    quorum,
+    rebalance,
+    references,
+    reserve,
+)
 from asetwin.model.nodes import View
 from asetwin.model.references import References
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources.core import Node
-from asetwin.resources.devices import AseDevice, Failover, FailoverRecord, Votes
+from asetwin.resources.devices import AseDevice, Failover, FailoverRecord, NodeState, Votes
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +32,9 @@ class Facts:
     lost_disks: bool
     record: Failover | None
     closed: FailoverRecord | None
+    back: rebalance.Verdict | None
+    """What a return asks for; None where none is under way."""
+    lost_gpus: gpus.Verdict
     workload: set[str]
     weighed: reserve.Balance
 
@@ -32,6 +44,12 @@ class Facts:
         return quorum.is_reached(self.votes) and not self.lost_disks
 
     @property
+    def is_reserve_lifted(self) -> bool:
+        """Whether nothing is limited: one node carries all, or pods are counted twice."""
+        is_failing_over = self.record is not None and not self.record.is_shared_out
+        return is_failing_over or self.lost_gpus.move is not None
+
+    @property
     def is_paused(self) -> bool:
         """Whether somebody has asked the operator to keep its hands off."""
         return bool(self.device.spec.paused)
@@ -39,8 +57,17 @@ class Facts:
 
 def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float) -> Facts:
     """Judge the members of a device, count its votes, open or close a failover, weigh requests."""
+    agent = power.find_agent(snapshot, now)
     views = tuple(
-        nodes.view(member, _node(member, snapshot), device, now)
+        nodes.view(
+            member,
+            _node(member, snapshot),
+            device,
+            now,
+            agent=agent,
+            heartbeat=_heartbeat(member, snapshot, device),
+            is_evacuated=_is_evacuated(member, found.members[device.name], device),
+        )
         for member in found.members[device.name]
     )
     pods = failover.Pods.of(snapshot)
@@ -53,8 +80,17 @@ def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float)
     workload = reserve.workload_namespaces(device.spec.reserve, snapshot.namespaces.values())
     record = device.status.failover
     closed: FailoverRecord | None = None
-    if record is not None and failover.is_over(record, views):
-        closed, record = failover.close(record, now), None
+    back: rebalance.Verdict | None = None
+    is_returning = record is not None and (
+        failover.is_back(record, views) or record.rebalance is not None
+    )
+    if record is not None and is_returning and not device.spec.paused:
+        back = rebalance.rule(record, views, pods, snapshot, device, now)
+        if not back.is_over:
+            record = record.model_copy(update={"rebalance": back.memory})
+        else:
+            told = rebalance.remembered(back, now)
+            closed, record = failover.close(record, now, rebalance=told), None
     if record is None and quorum.is_reached(votes) and not lost_disks and not device.spec.paused:
         pair = failover.to_start(views)
         if pair is not None:
@@ -69,9 +105,32 @@ def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float)
         lost_disks=lost_disks,
         record=record,
         closed=closed,
+        back=back,
+        lost_gpus=gpus.rule(device, views, pods, is_free=record is None, now=now),
         workload=workload,
         weighed=reserve.balance(device, views, snapshot, workload, now),
     )
+
+
+def _heartbeat(
+    member: references.Member, snapshot: Snapshot, device: AseDevice
+) -> power.Heartbeat | None:
+    if member.worker is None:
+        return None
+    return power.find_heartbeat(snapshot, member.worker.spec.node_name, device)
+
+
+def _is_evacuated(
+    member: references.Member, members: tuple[references.Member, ...], device: AseDevice
+) -> bool:
+    """Whether a fenced node may have its power back: nothing is being taken away from it."""
+    record, name = device.status.failover, member.ase_node.name
+    if record is not None and record.from_node == name and record.evacuated_at is not None:
+        # A node that is lost again while its return is not over has not been evacuated anew.
+        return record.rebalance is None
+    # With nobody left to take over, holding the power back would keep the device Offline.
+    others = [one.ase_node for one in members if one.ase_node.name != name]
+    return not any(one.status.state is NodeState.UP for one in others)
 
 
 def _node(member: references.Member, snapshot: Snapshot) -> Node | None:

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from asetwin import constants
-from asetwin.model import marks
+from asetwin.model import marks, volumes
 from asetwin.model.nodes import View
 from asetwin.model.plan import DeletePod
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources import times
-from asetwin.resources.core import Owner, Pod, Workload
+from asetwin.resources.core import Node, Owner, Pod, Workload
 from asetwin.resources.devices import (
     AseDevice,
     DisplacedWorkload,
@@ -25,6 +25,7 @@ from asetwin.resources.devices import (
     FailoverRecord,
     NodeState,
     PodProblem,
+    RebalanceRecord,
 )
 
 STARTING_SECONDS = 60.0
@@ -41,6 +42,7 @@ class Pods:
     by_owner: Mapping[str, tuple[Pod, ...]]
     owners: Mapping[str, Owner]
     workloads: Mapping[str, Workload]
+    tied: volumes.Tied
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> "Pods":
@@ -60,6 +62,7 @@ class Pods:
             {uid: tuple(pods) for uid, pods in by_owner.items()},
             owners,
             snapshot.workloads,
+            volumes.find_tied(snapshot),
         )
 
 
@@ -169,7 +172,8 @@ def follow(
 ) -> Failover:
     """Bring an open record up to date with what the cluster shows."""
     lost = next((one for one in views if one.name == record.from_node), None)
-    serving = {one.node.name for one in views if one.node is not None and one.in_service}
+    survivors = [one.node for one in views if one.node is not None and one.in_service]
+    serving = {one.name for one in survivors}
     is_fenced = lost is not None and lost.is_fenced
     fenced_at = record.fenced_at or (now if is_fenced else None)
     remaining = evacuation(record, lost, pods) if lost is not None and lost.node else ()
@@ -180,7 +184,7 @@ def follow(
     is_evacuated = fenced_at is not None and is_closed and not remaining
     workloads = tuple(_followed(one, record, serving, pods) for one in record.workloads)
     missing = sum(max(0, min(one.want - one.ready, one.displaced)) for one in workloads)
-    problems = _problems(workloads, pods)
+    problems = _problems(workloads, pods, survivors)
     changes: dict[str, object] = {
         "fenced_at": fenced_at,
         "evacuated_at": record.evacuated_at or (now if is_evacuated else None),
@@ -205,6 +209,12 @@ def follow(
         phase = FailoverPhase.RECOVERED_IN_PART
     else:
         phase = FailoverPhase.MOVING
+    if record.rebalance is not None:
+        # A pod that is moved back is missing for a moment, which is no step back for this.
+        if record.pods_ready_at is not None:
+            changes["recovered"] = record.recovered
+        changes["rebalance"] = record.rebalance.model_copy(update={"came_to": phase})
+        phase = FailoverPhase.REBALANCING
     return record.model_copy(update={**changes, "phase": phase})
 
 
@@ -225,19 +235,30 @@ def _followed(
     return one.model_copy(update={"want": want, "ready": ready})
 
 
-def _problems(workloads: Iterable[DisplacedWorkload], pods: Pods) -> list[PodProblem]:
-    """The pods of displaced workloads for which the scheduler finds no place."""
+def _problems(
+    workloads: Iterable[DisplacedWorkload], pods: Pods, survivors: Sequence[Node]
+) -> list[PodProblem]:
+    """The pods of displaced workloads that have no place on what is left."""
     return [
-        PodProblem(
-            pod=pod.key,
-            reason=scheduler_reason(pod.unschedulable),
-            message=pod.unschedulable[:300],
-        )
+        problem
         for one in workloads
         if one.ready < one.want
         for pod in pods.by_owner.get(one.uid, ())
-        if pod.unschedulable and pod.deleting is None
+        if (problem := _problem(pod, pods.tied, survivors)) is not None
     ]
+
+
+def _problem(pod: Pod, tied: volumes.Tied, survivors: Sequence[Node]) -> PodProblem | None:
+    """Why a pod has no place: by its volumes, which is sure at once, else by the scheduler."""
+    if pod.node or pod.deleting is not None or pod.is_over:
+        return None
+    tie = volumes.explain_tie(pod, tied, survivors)
+    if tie:
+        return PodProblem(pod=pod.key, reason="NodeLocalVolume", message=tie)
+    if not pod.unschedulable:
+        return None
+    reason = scheduler_reason(pod.unschedulable)
+    return PodProblem(pod=pod.key, reason=reason, message=pod.unschedulable[:300])
 
 
 _SCHEDULER_WORDS = (
@@ -267,9 +288,11 @@ def scheduler_reason(message: str) -> str:
     return next((word for text, word in _SCHEDULER_WORDS if text in message), "Capacity")
 
 
-def close(record: Failover, now: float) -> FailoverRecord:
-    """The record as history keeps it, when its node is back in service."""
-    phase = record.phase
+def close(
+    record: Failover, now: float, *, rebalance: RebalanceRecord | None = None
+) -> FailoverRecord:
+    """The record as history keeps it, when its node is back and the pods are shared out."""
+    phase = record.came_to
     if record.evacuated_at is None:
         phase = FailoverPhase.REPAIRED
     return FailoverRecord(
@@ -287,17 +310,25 @@ def close(record: Failover, now: float) -> FailoverRecord:
         displaced=record.displaced,
         recovered=record.recovered,
         lost=record.lost,
+        rebalance=rebalance,
     )
 
 
 def to_start(views: Sequence[View]) -> tuple[View, View] | None:
     """A lost node and the one in service that takes over; None where there is no such pair."""
     survivor = next((one for one in views if one.in_service), None)
-    lost = next((one for one in views if one.is_lost and one.node is not None), None)
+    lost = next(
+        (
+            one
+            for one in views
+            if one.is_lost and one.node is not None and not one.judged.is_coming_on
+        ),
+        None,
+    )
     return (lost, survivor) if lost is not None and survivor is not None else None
 
 
-def is_over(record: Failover, views: Sequence[View]) -> bool:
+def is_back(record: Failover, views: Sequence[View]) -> bool:
     """Whether the node of an open record is back in service, or no longer part of the device."""
     view = next((one for one in views if one.name == record.from_node), None)
     if view is None or view.node is None:

@@ -61,10 +61,46 @@ def read(node: Node) -> Mark | None:
         return None
 
 
+STEERING = Taint(constants.TAINT_REBALANCING, constants.TAINT_REBALANCING_EFFECT)
+"""On the fuller node after a return; the Node stays in service with it."""
+
+
 def is_out_of_service(node: Node, device: str) -> bool:
     """Whether this device holds the Node out of service."""
     mark = read(node)
-    return mark is not None and mark.device == device and (mark.cordon or bool(mark.taints))
+    if mark is None or mark.device != device:
+        return False
+    return mark.cordon or any(one != STEERING.identity for one in mark.taints)
+
+
+def is_steered(node: Node, device: str) -> bool:
+    """Whether our steering taint is on the Node."""
+    mark = read(node)
+    is_ours = mark is not None and mark.device == device and STEERING.identity in mark.taints
+    return is_ours and STEERING.identity in {one.identity for one in node.taints}
+
+
+def steer(node: Node, device: str, *, wanted: bool, why: str = "") -> PatchNode | None:
+    """Set or remove the steering taint; None where it is as wanted, or somebody else's."""
+    mark = read(node) or Mark(device)
+    is_there = STEERING.identity in {one.identity for one in node.taints}
+    is_ours = STEERING.identity in mark.taints
+    if wanted == is_ours and is_ours == is_there:
+        return None
+    if is_there and not is_ours:
+        return None
+    taints = tuple(one for one in node.taints if one.identity != STEERING.identity)
+    owned = tuple(one for one in mark.taints if one != STEERING.identity)
+    if wanted:
+        taints, owned = (*taints, STEERING), (*owned, STEERING.identity)
+    return PatchNode(
+        name=node.name,
+        resource_version=node.resource_version,
+        unschedulable=node.unschedulable,
+        taints=taints,
+        owned=replace(mark, taints=owned).render(),
+        why=why,
+    )
 
 
 def is_closed(node: Node) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from asetwin import constants
-from asetwin.model import failover
+from asetwin.model import failover, shares
 from asetwin.model.nodes import View
 from asetwin.model.plan import CreateMaster, CreateMasterService, DeletePod, Step
 from asetwin.model.snapshot import Snapshot
@@ -72,7 +72,9 @@ def rule(
             _remove(pods, views),
             f"moves to {target.name} with epoch {before.epoch + 1}",
         )
-    return _settle(device, before, current, pods, lease, views, now, has_quorum=has_quorum)
+    return _settle(
+        device, before, current, pods, lease, views, now, has_quorum=has_quorum, snapshot=snapshot
+    )
 
 
 def _settle(
@@ -85,6 +87,7 @@ def _settle(
     now: float,
     *,
     has_quorum: bool,
+    snapshot: Snapshot,
 ) -> Verdict:
     """The master stays at its node and epoch: see to its pod, and say how far it is."""
     home = next((one for one in views if one.name == before.node), None)
@@ -108,8 +111,10 @@ def _settle(
         # NB: only when every older pod is gone; two masters must never be able to serve. And
         # only the first pod of an epoch: another one is started under the next.
         may_start = has_quorum and not others and not before.pod
-        steps = (create,) if may_start else stale
-        return Verdict(_phase(before, MasterPhase.WAITING, now), steps, "waits for its pod")
+        status = _phase(before, MasterPhase.WAITING, now)
+        if may_start and not shares.has_journal(device.name, snapshot):
+            return Verdict(status, stale, f"waits for {shares.journal_name(device.name)}")
+        return Verdict(status, (create,) if may_start else stale, "waits for its pod")
     holder = (lease.holder, lease.epoch) if lease is not None else None
     is_serving = current.is_serving and holder == (current.name, before.epoch)
     phase = MasterPhase.SERVING if is_serving else MasterPhase.BOOTING

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from asetwin.model import failures, hardware, marks
+from asetwin.model import failures, hardware, marks, power, quarantine
 from asetwin.model.conditions import Conditions
 from asetwin.model.references import Member
+from asetwin.resources import conditions as conditions_of
 from asetwin.resources.conditions import Condition, Reason
 from asetwin.resources.core import Node
 from asetwin.resources.devices import (
@@ -15,8 +16,7 @@ from asetwin.resources.devices import (
     PowerState,
 )
 
-SIMULATED = "Simulated"
-"""Power method without a power agent: the Node keeps running, desired counts as observed."""
+NO_AGENT = power.Agent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,9 @@ class View:
     failure: failures.InForce
     verdict: hardware.Verdict
     state: NodeState
-    is_lost: bool
-    is_fenced: bool
+    judged: power.Judgement
+    agent: power.Agent
+    record: quarantine.Record
     is_out: bool
     """Whether our cordon or taints are on its Node."""
     returns_at: float | None
@@ -41,6 +42,25 @@ class View:
     def name(self) -> str:
         """The AseNode's name."""
         return self.member.ase_node.name
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the node counts as gone."""
+        return self.judged.is_lost
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether it is proven that nothing runs there any more."""
+        return self.judged.is_lost and self.judged.is_fenced
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something is under way that no watch event tells of: a heartbeat, a proof."""
+        worker = self.member.worker
+        seen = worker.status.power if worker is not None else None
+        is_settled = seen is not None and seen.observed is self.judged.desired
+        ready = conditions_of.is_true(self.conditions, "WorkerReady")
+        return worker is not None and (not is_settled or (not self.is_lost and not ready))
 
     @property
     def in_service(self) -> bool:
@@ -62,41 +82,59 @@ class View:
         return max(0, has - self.verdict.failed_gpus)
 
 
-def view(member: Member, node: Node | None, device: AseDevice, now: float) -> View:
-    """Judge one device node from its failures, its power and its Node."""
-    timing = device.spec.timing
-    ase_node = member.ase_node
+def view(
+    member: Member,
+    node: Node | None,
+    device: AseDevice,
+    now: float,
+    *,
+    agent: power.Agent = NO_AGENT,
+    heartbeat: power.Heartbeat | None = None,
+    is_evacuated: bool = True,
+) -> View:
+    """Judge one device node from its failures, its power, its kubelet and its Node."""
+    timing, ase_node = device.spec.timing, member.ase_node
     failure = failures.in_force(member.failures, timing, now)
     verdict = hardware.judge(failure.components, ase_node.spec.hardware)
-    power = _power(member)
-    is_off = power.observed is PowerState.OFF
-    # NB: not "or is_off". Right after a repair the power is still seen as off while this very
-    # turn switches it on: its pods must not be taken away from it then.
-    is_lost = verdict.is_lost or failure.is_rebooting
+    judged = power.Judgement(is_intended=verdict.is_lost or failure.is_rebooting)
+    if member.worker is not None:
+        judged = power.judge(
+            member.worker,
+            verdict,
+            failure,
+            device,
+            agent=agent,
+            heartbeat=heartbeat,
+            is_evacuated=is_evacuated,
+            now=now,
+        )
     is_out = node is not None and marks.is_out_of_service(node, device.name)
     conditions = Conditions(ase_node.status.conditions, ase_node.metadata.generation, now)
     conditions.set(
         "Accepted", True, Reason.ACCEPTED, f"in slot {ase_node.spec.slot} of {device.name}"
     )
     _set_hardware(conditions, verdict)
-    available = _set_available(conditions, is_lost, verdict, failure)
-    ready = _set_worker_ready(conditions, member, node)
+    available = _set_available(conditions, member, judged, verdict, failure)
+    ready = _set_worker_ready(conditions, member, node, heartbeat, now)
+    since = max(available.last_transition_time, ready.last_transition_time)
     is_healthy = available.status == "True" and ready.status == "True"
-    returns_at = None
-    if is_healthy and is_out:
-        since = max(available.last_transition_time, ready.last_transition_time)
-        returns_at = since + timing.seconds("stable")
-    state = _state(member, node, failure, verdict, is_lost=is_lost, is_off=is_off, is_out=is_out)
-    why = verdict.summary or ("rebooting" if failure.is_rebooting else "")
+    record = quarantine.record(device, ase_node, member.worker, judged, now, is_out=is_out)
+    _set_quarantined(conditions, record, device)
+    returns_at = since + timing.seconds("stable") if is_healthy and is_out else None
+    state = _state(member, node, failure, verdict, judged, is_out=is_out)
+    if state is NodeState.RETURNING and record.is_quarantined:
+        state, returns_at = NodeState.QUARANTINED, None
+    why = verdict.summary or judged.waits_for or _loss_words(member, judged, failure)
     summary = _set_in_service(conditions, state, node, stable=timing.seconds("stable"), why=why)
     return View(
         member=member,
         node=node,
         failure=failure,
         verdict=verdict,
+        judged=judged,
+        agent=agent,
+        record=record,
         state=state,
-        is_lost=is_lost,
-        is_fenced=is_lost and is_off,
         is_out=is_out,
         returns_at=returns_at,
         conditions=conditions.result(),
@@ -104,9 +142,16 @@ def view(member: Member, node: Node | None, device: AseDevice, now: float) -> Vi
     )
 
 
-def desired_power(one: View) -> PowerState:
-    """What the worker VM's power should be: off as soon as its node is lost, for the proof."""
-    return PowerState.OFF if one.verdict.is_lost or one.failure.is_rebooting else PowerState.ON
+def _loss_words(member: Member, judged: power.Judgement, failure: failures.InForce) -> str:
+    """Why a node is lost although no component has failed; empty where it is not lost."""
+    if not judged.is_lost:
+        return ""
+    if failure.is_rebooting:
+        return "rebooting"
+    seen = member.worker.status.power if member.worker else None
+    if judged.is_assumed:
+        return "silent, and taken for off without proof"
+    return (seen and seen.proof) or "its worker VM is off"
 
 
 def worker_status(one: View, now: float) -> PinnedWorkerStatus | None:
@@ -114,10 +159,7 @@ def worker_status(one: View, now: float) -> PinnedWorkerStatus | None:
     worker = one.member.worker
     if worker is None:
         return None
-    desired = desired_power(one)
-    before = worker.status.power or Power()
-    observed_at = now if before.observed is not desired else before.observed_at
-    power = Power(desired=desired, observed=desired, observed_at=observed_at, method=SIMULATED)
+    after = _next_power(one, worker.status.power or Power(), now)
     conditions = Conditions(worker.status.conditions, worker.metadata.generation, now)
     conditions.set(
         "Accepted",
@@ -125,21 +167,45 @@ def worker_status(one: View, now: float) -> PinnedWorkerStatus | None:
         Reason.ACCEPTED,
         f"Node {worker.spec.node_name} is the worker VM of AseNode {one.name}",
     )
-    conditions.set(
-        "PowerSettled", True, Reason.POWER_AS_DESIRED, f"{desired.value} (simulated power)"
-    )
+    how = (after.method or "power agent").lower()
+    if one.judged.is_contradicted:
+        conditions.set("PowerSettled", False, Reason.POWER_CONTRADICTED, one.judged.waits_for)
+    elif one.judged.waits_for:
+        conditions.set("PowerSettled", False, Reason.WAITING_FOR_PROOF, one.judged.waits_for)
+    elif after.observed is after.desired:
+        text = f"{after.desired.value} ({how})"
+        conditions.set("PowerSettled", True, Reason.POWER_AS_DESIRED, text)
+    else:
+        text = f"{after.observed.value}, to be {after.desired.value} ({how})"
+        conditions.set("PowerSettled", False, Reason.POWER_PENDING, text)
     return PinnedWorkerStatus(
         observed_generation=worker.metadata.generation,
-        summary=f"Node {worker.spec.node_name}, power {desired.value} (simulated)",
-        power=power,
+        summary=f"Node {worker.spec.node_name}, power {after.observed.value} ({how})",
+        power=after,
         gpus=one.gpus,
         conditions=conditions.result(),
     )
 
 
-def _power(member: Member) -> Power:
-    worker = member.worker
-    return (worker.status.power if worker else None) or Power()
+def _next_power(one: View, before: Power, now: float) -> Power:
+    """Power as our status write leaves it: with an agent, what it observes is its own."""
+    desired = one.judged.desired
+    if one.agent.is_installed:
+        return before.model_copy(update={"desired": desired})
+    observed = desired
+    if one.judged.is_suspect:
+        observed = PowerState.UNKNOWN
+    observed_at = now if before.observed is not observed else before.observed_at
+    # What an agent that has left in order found out stays: its successor tells by the proof
+    # whether the machine stands still by our hand, and starts it only then.
+    return before.model_copy(
+        update={
+            "desired": desired,
+            "observed": observed,
+            "observed_at": observed_at,
+            "method": power.SIMULATED,
+        }
+    )
 
 
 def _set_hardware(conditions: Conditions, verdict: hardware.Verdict) -> None:
@@ -150,19 +216,38 @@ def _set_hardware(conditions: Conditions, verdict: hardware.Verdict) -> None:
 
 
 def _set_available(
-    conditions: Conditions, is_lost: bool, verdict: hardware.Verdict, failure: failures.InForce
+    conditions: Conditions,
+    member: Member,
+    judged: power.Judgement,
+    verdict: hardware.Verdict,
+    failure: failures.InForce,
 ) -> Condition:
-    if not is_lost:
-        return conditions.set("Available", True, Reason.COMPONENTS_WORK, "powered and connected")
-    why = verdict.summary or ("rebooting" if failure.is_rebooting else "its worker VM is off")
-    return conditions.set("Available", False, Reason.COMPONENT_FAILED, why)
+    if judged.is_lost:
+        why = verdict.summary or _loss_words(member, judged, failure)
+        reason = Reason.COMPONENT_FAILED if judged.is_intended else Reason.POWER_LOST
+        return conditions.set("Available", False, reason, why)
+    if judged.is_suspect:
+        return conditions.set("Available", None, Reason.SUSPECTED, judged.waits_for)
+    return conditions.set("Available", True, Reason.COMPONENTS_WORK, "powered and connected")
 
 
-def _set_worker_ready(conditions: Conditions, member: Member, node: Node | None) -> Condition:
+def _set_worker_ready(
+    conditions: Conditions,
+    member: Member,
+    node: Node | None,
+    heartbeat: power.Heartbeat | None,
+    now: float,
+) -> Condition:
     if node is None or member.worker is None:
         return conditions.set(
             "WorkerReady", None, Reason.NO_WORKER, "no accepted PinnedWorker names this AseNode"
         )
+    if heartbeat is not None and _is_stale(heartbeat, member, now):
+        # The Ready condition of a Node that went off stays True for a while: the Lease is faster.
+        text = f"the kubelet of {node.name} has not been heard since it was started"
+        if now - heartbeat.seen_at >= heartbeat.timeout:
+            text = f"the kubelet of {node.name} is silent"
+        return conditions.set("WorkerReady", False, Reason.NODE_NOT_READY, text)
     if node.is_ready:
         return conditions.set("WorkerReady", True, Reason.NODE_READY, f"Node {node.name} is Ready")
     return conditions.set(
@@ -170,23 +255,43 @@ def _set_worker_ready(conditions: Conditions, member: Member, node: Node | None)
     )
 
 
+def _is_stale(heartbeat: power.Heartbeat, member: Member, now: float) -> bool:
+    observed = (member.worker.status.power if member.worker else None) or Power()
+    came_on_at = observed.observed_at if observed.observed is PowerState.ON else None
+    is_real = observed.method != power.SIMULATED
+    is_older = is_real and came_on_at is not None and heartbeat.seen_at < came_on_at
+    return heartbeat.is_silent(now) or is_older
+
+
+def _set_quarantined(conditions: Conditions, record: quarantine.Record, device: AseDevice) -> None:
+    count, limit = len(record.failures), device.spec.quarantine.failures
+    window = device.spec.quarantine.window_seconds
+    text = f"{count} failures in {window} s, {limit} are allowed"
+    if record.is_quarantined:
+        text += "; set spec.failuresForgivenUntil to take it back"
+        conditions.set("Quarantined", True, Reason.TOO_MANY_FAILURES, text)
+    else:
+        conditions.set("Quarantined", False, Reason.FEW_FAILURES, text)
+
+
 def _state(
     member: Member,
     node: Node | None,
     failure: failures.InForce,
     verdict: hardware.Verdict,
+    judged: power.Judgement,
     *,
-    is_lost: bool,
-    is_off: bool,
     is_out: bool,
 ) -> NodeState:
     if member.worker is None or node is None:
         return NodeState.UNKNOWN
-    if is_lost:
+    if judged.is_lost:
         if failure.is_rebooting and not verdict.is_lost:
             return NodeState.REBOOTING
-        is_isolated = verdict.power is PowerState.ISOLATED and not is_off
+        is_isolated = verdict.power is PowerState.ISOLATED and not judged.is_off
         return NodeState.ISOLATED if is_isolated else NodeState.DOWN
+    if judged.is_suspect:
+        return NodeState.ISOLATED
     if is_out:
         return NodeState.RETURNING
     return NodeState.UP if node.is_ready else NodeState.UNKNOWN

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from asetwin.resources.core import Taint
+from asetwin.resources.core import Binding, Taint
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,16 @@ class DeletePod:
 
 
 @dataclass(frozen=True, slots=True)
+class Evict:
+    """Ask the API server to evict one pod: a disruption budget may refuse it."""
+
+    namespace: str
+    name: str
+    uid: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CreateMaster:
     """Start the master stand-in of one epoch on one Node."""
 
@@ -123,9 +133,48 @@ class DeleteLimit:
 
 @dataclass(frozen=True, slots=True)
 class DeleteSystemObject:
-    """Delete a Service or Lease of ours in asetwin-system."""
+    """Delete a Service, Lease or claim of ours in asetwin-system."""
 
     plural: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteVolume:
+    """Create the PersistentVolume of a share, or bring it to this.
+
+    ``kept_for`` names the only claim that may have it. ``released`` lets go of
+    the claim that is gone, so that the next one can bind.
+    """
+
+    device: str
+    name: str
+    capacity: str
+    protocol: str
+    kept_for: Binding | None = None
+    released: bool = False
+    resource_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteVolume:
+    """Delete the PersistentVolume of a share; what is on the share stays.
+
+    With ``resource_version`` only if nobody has bound it meanwhile.
+    """
+
+    name: str
+    uid: str
+    resource_version: str | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateClaim:
+    """The claim through which the masters of a device reach its journal."""
+
+    device: str
+    device_uid: str
     name: str
 
 
@@ -146,12 +195,16 @@ Step = (
     | PatchNode
     | PatchGpus
     | DeletePod
+    | Evict
     | CreateMaster
     | CreateMasterService
     | WriteQuota
     | CreateLimitRange
     | DeleteLimit
     | DeleteSystemObject
+    | WriteVolume
+    | DeleteVolume
+    | CreateClaim
     | Announce
 )
 Stage = tuple[Step, ...]

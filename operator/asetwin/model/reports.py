@@ -7,7 +7,7 @@ facts as the conditions, in one place, at the end of a turn.
 from collections.abc import Sequence
 
 from asetwin import constants
-from asetwin.model import failover, failures, master, nodes, quorum, reserve
+from asetwin.model import failover, failures, gpus, master, nodes, quorum, reserve, shares
 from asetwin.model.conditions import Conditions, merge_patch
 from asetwin.model.facts import Facts
 from asetwin.model.nodes import View
@@ -23,6 +23,7 @@ from asetwin.resources.devices import (
     DeviceState,
     Failover,
     FailoverPhase,
+    FailoverRecord,
     HardwareFailure,
     HardwareFailureStatus,
     MasterPhase,
@@ -30,6 +31,9 @@ from asetwin.resources.devices import (
     PinnedWorker,
     PinnedWorkerStatus,
     PowerState,
+    Rebalance,
+    RebalanceOutcome,
+    RebalanceRecord,
     ReserveRow,
     Resource,
     Wire,
@@ -61,8 +65,12 @@ def write(resource: Resource, status: Wire) -> Written:
     return [(step, (resource, status))]
 
 
-def device_status(facts: Facts, moves: master.Verdict, limits: reserve.Verdict) -> AseDeviceStatus:
-    device, record = facts.device, facts.record
+def device_status(
+    facts: Facts, moves: master.Verdict, limits: reserve.Verdict, offered: shares.Verdict
+) -> AseDeviceStatus:
+    device, record, history = facts.device, facts.record, facts.device.status.history
+    if facts.closed is not None:
+        history = failover.remember(device, facts.closed)
     conditions = Conditions(device.status.conditions, device.metadata.generation, facts.now)
     problems = _health(facts)
     state = _state(facts, problems)
@@ -74,17 +82,17 @@ def device_status(facts: Facts, moves: master.Verdict, limits: reserve.Verdict) 
         "; ".join(problems) or "all is well",
     )
     _set_reserve(conditions, facts, limits)
+    conditions.set("SharesReady", offered.is_ready, offered.reason, offered.message)
     _set_master(conditions, facts, moves)
     _set_failover(conditions, record)
+    _set_rebalanced(conditions, facts, history)
+    _set_gpus(conditions, facts)
     conditions.set(
         "Paused",
         facts.is_paused,
         Reason.PAUSED if facts.is_paused else Reason.ACTIVE,
         ", ".join(device.spec.paused) or "the operator acts on this device",
     )
-    history = device.status.history
-    if facts.closed is not None:
-        history = failover.remember(device, facts.closed)
     return AseDeviceStatus(
         observed_generation=device.metadata.generation,
         state=state,
@@ -93,6 +101,7 @@ def device_status(facts: Facts, moves: master.Verdict, limits: reserve.Verdict) 
         master=device.status.master if facts.is_paused else moves.status,
         reserve=reserve.status(device, facts.weighed),
         failover=record,
+        gpu_move=facts.lost_gpus.move,
         history=history,
         conditions=conditions.result(),
     )
@@ -165,12 +174,14 @@ def _set_reserve(conditions: Conditions, facts: Facts, limits: reserve.Verdict) 
             f"a ResourceQuota {constants.QUOTA_NAME} that is not ours is in "
             f"{', '.join(limits.foreign[:5])}; rename it and the reserve is kept there too"
         )
-        conditions.set("ReserveKept", False, Reason.FOREIGN_QUOTA, text)
+        conditions.set("ReserveKept", False, Reason.FOREIGN_OBJECT, text)
     elif limits.others:
         text = f"another device limits {', '.join(limits.others[:5])}; use namespaceSelector"
         conditions.set("ReserveKept", False, Reason.NAMESPACE_SHARED, text)
-    elif facts.record is not None:
-        text = f"lifted for failover {facts.record.id}"
+    elif facts.is_reserve_lifted:
+        text = "lifted while pods move to another GPU"
+        if facts.record is not None:
+            text = f"lifted for failover {facts.record.id}"
         conditions.set("ReserveKept", None, Reason.LIFTED, text)
     elif excess:
         text = reserve.excess_message(facts.weighed)
@@ -202,7 +213,7 @@ def _set_failover(conditions: Conditions, record: Failover | None) -> None:
     reason = {
         FailoverPhase.RECOVERED: Reason.RECOVERED,
         FailoverPhase.RECOVERED_IN_PART: Reason.RECOVERED_IN_PART,
-    }.get(record.phase, Reason.FAILING_OVER)
+    }.get(record.came_to, Reason.FAILING_OVER)
     text = (
         f"{record.from_node} to {record.to_node}: "
         f"{record.recovered} of {record.displaced} displaced pods are Ready"
@@ -213,6 +224,41 @@ def _set_failover(conditions: Conditions, record: Failover | None) -> None:
     if record.lost:
         text += f"; {record.lost} without a controller are lost, as {record.lost_pods[0]}"
     conditions.set("FailedOver", True, reason, text)
+
+
+def _set_rebalanced(
+    conditions: Conditions, facts: Facts, history: Sequence[FailoverRecord]
+) -> None:
+    """Whether the last return has shared the pods out; not there before the first one.
+
+    Nor while a node is out: what was once even is not so any more.
+    """
+    record = facts.record
+    if record is not None:
+        told: Rebalance | RebalanceRecord | None = record.rebalance
+        if told is not None and told.outcome is None:
+            conditions.set("Rebalanced", False, Reason.REBALANCING, told.message)
+    else:
+        told = history[0].rebalance if history else None
+    if told is None or told.outcome is None:
+        return
+    reason = {
+        RebalanceOutcome.BALANCED: Reason.BALANCED,
+        RebalanceOutcome.BLOCKED: Reason.REBALANCE_BLOCKED,
+        RebalanceOutcome.INTERRUPTED: Reason.REBALANCE_INTERRUPTED,
+    }[told.outcome]
+    is_even = told.outcome is RebalanceOutcome.BALANCED
+    conditions.set("Rebalanced", is_even, reason, told.message)
+
+
+def _set_gpus(conditions: Conditions, facts: Facts) -> None:
+    verdict = facts.lost_gpus
+    reason = Reason.GPUS_SUFFICE
+    if verdict.stranded:
+        reason = Reason.GPU
+    elif verdict.move is not None:
+        reason = Reason.GPU_PODS_MOVING
+    conditions.set("GpusServed", reason is Reason.GPUS_SUFFICE, reason, gpus.message(verdict))
 
 
 def member_statuses(facts: Facts, found: References) -> Written:
@@ -250,6 +296,8 @@ def _ase_node_status(view: View, facts: Facts) -> AseNodeStatus:
         worker=worker.name if worker else None,
         node_name=worker.spec.node_name if worker else None,
         failed_components=view.verdict.failed,
+        booted_at=view.record.booted_at,
+        recent_failures=view.record.failures,
         resources=_node_rows(view, facts),
         conditions=view.conditions,
     )
@@ -280,11 +328,14 @@ def _node_rows(view: View, facts: Facts) -> tuple[ReserveRow, ...]:
 def _failure_status(one: HardwareFailure, view: View, facts: Facts) -> HardwareFailureStatus:
     worker = view.member.worker
     power = worker.status.power if worker else None
-    wants_power_off = nodes.desired_power(view) is not PowerState.ON
     proof: str | None = "recorded on the AseNode"
-    if wants_power_off:
-        is_off = power is not None and power.observed is PowerState.OFF
-        proof = f"{worker.name} is off (simulated power)" if worker and is_off else None
+    if view.judged.is_intended:
+        proof = None
+        # A storage port takes the network first: that is what this failure does, the power
+        # goes because the node is fenced.
+        is_done = power is not None and power.observed in (PowerState.OFF, PowerState.ISOLATED)
+        if worker is not None and power is not None and is_done:
+            proof = power.proof or f"{worker.name} is {power.observed.value} (simulated power)"
     effect = view.verdict.summary or ("reboots" if view.failure.is_rebooting else "repaired")
     return failures.report(one, facts.device.spec.timing, effect=effect, proof=proof, now=facts.now)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from asetwin.resources import core
+from asetwin.resources.budgets import Budget
 from asetwin.resources.devices import AseDevice, AseNode, HardwareFailure, PinnedWorker
 
 
@@ -24,3 +25,8 @@ class Snapshot:
     limit_ranges: tuple[core.Limit, ...] = ()
     leases: tuple[core.Lease, ...] = ()
     services: tuple[core.Service, ...] = ()
+    volumes: Mapping[str, core.Volume] = field(default_factory=dict)
+    claims: tuple[core.Claim, ...] = ()
+    budgets: tuple[Budget, ...] = ()
+    renewed: Mapping[str, float] = field(default_factory=dict)
+    """``namespace/name`` of a Lease → when we last saw it renewed, by our own clock."""

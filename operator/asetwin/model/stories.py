@@ -9,7 +9,7 @@ server refuses as already there.
 from collections.abc import Iterable, Iterator
 
 from asetwin.model.plan import Announce, WriteStatus
-from asetwin.resources import conditions
+from asetwin.resources import conditions, times
 from asetwin.resources.conditions import Reason
 from asetwin.resources.devices import (
     AseDevice,
@@ -26,6 +26,9 @@ from asetwin.resources.devices import (
     NodeState,
     PinnedWorker,
     PinnedWorkerStatus,
+    Rebalance,
+    RebalanceOutcome,
+    RebalanceRecord,
     Resource,
     Wire,
 )
@@ -79,7 +82,9 @@ def _refusal(
 def _device(before: AseDeviceStatus, after: AseDeviceStatus) -> Iterator[Line]:
     yield from _failover(before.failover, after)
     yield from _master(before, after)
+    yield from _gpus(before, after)
     yield from _reserve(before, after)
+    yield from _shares(before, after)
     if after.state is not None and before.state is not after.state:
         is_warning = after.state in (DeviceState.OFFLINE, DeviceState.NEEDS_ATTENTION)
         yield f"Device{after.state.value}", after.summary or "", is_warning
@@ -87,11 +92,15 @@ def _device(before: AseDeviceStatus, after: AseDeviceStatus) -> Iterator[Line]:
 
 def _failover(before: Failover | None, status: AseDeviceStatus) -> Iterator[Line]:
     after = status.failover
-    if after is None or (before is not None and before.id != after.id):
-        if before is not None:
+    is_same = before is not None and after is not None and before.id == after.id
+    if before is not None and before.rebalance is None:
+        is_back = after is None or (is_same and after.rebalance is not None)
+        if is_back or not is_same:
             yield "NodeReturned", f"{before.from_node} is back in service", False
-        if after is None:
-            return
+    yield from _rebalance(before, after if is_same else None, status)
+    if after is None:
+        return
+    if not is_same:
         before = None
     if before is None:
         yield (
@@ -115,15 +124,38 @@ def _failover(before: Failover | None, status: AseDeviceStatus) -> Iterator[Line
             f"after {seconds:.1f} s",
             False,
         )
-    if before is None or before.phase is not after.phase:
+    if before is None or before.came_to is not after.came_to:
         yield from _failover_end(after)
 
 
+def _rebalance(
+    before: Failover | None, after: Failover | None, status: AseDeviceStatus
+) -> Iterator[Line]:
+    """That pods begin to go back, and what it came to; nothing where none had to."""
+    old = before.rebalance if before is not None else None
+    told: Rebalance | RebalanceRecord | None = after.rebalance if after is not None else None
+    if told is None and before is not None and status.history:
+        last = status.history[0]
+        told = last.rebalance if last.id == before.id else None
+    if isinstance(told, Rebalance) and told.outcome is None:
+        has_begun = old is not None and bool(old.moves or old.planned)
+        if not has_begun and (told.planned or told.moves):
+            text = f"pods to go back from {told.from_node} to {told.to_node}: {told.planned}"
+            yield "Rebalancing", text, False
+        return
+    if told is None or told.outcome is None or (old is not None and old.outcome is not None):
+        return
+    if told.outcome is not RebalanceOutcome.BALANCED:
+        yield "NotRebalanced", told.message, True
+    elif told.moved:
+        yield "Rebalanced", told.message, False
+
+
 def _failover_end(after: Failover) -> Iterator[Line]:
-    if after.phase is FailoverPhase.RECOVERED and after.recovered_at is not None:
+    if after.came_to is FailoverPhase.RECOVERED and after.recovered_at is not None:
         seconds = after.recovered_at - after.detected_at
         yield "FailedOver", f"pods and master recovered after {seconds:.1f} s", False
-    elif after.phase is FailoverPhase.RECOVERED_IN_PART:
+    elif after.came_to is FailoverPhase.RECOVERED_IN_PART:
         names = ", ".join(f"{one.pod} ({one.reason})" for one in after.unplaceable[:5])
         yield (
             "FailedOverInPart",
@@ -145,6 +177,17 @@ def _master(before: AseDeviceStatus, after: AseDeviceStatus) -> Iterator[Line]:
         yield "MasterStopped", f"on {new.node} under epoch {new.epoch}", True
 
 
+def _gpus(before: AseDeviceStatus, after: AseDeviceStatus) -> Iterator[Line]:
+    old = conditions.find(before.conditions, "GpusServed")
+    new = conditions.find(after.conditions, "GpusServed")
+    if new is None or (old is not None and old.reason == new.reason):
+        return
+    if new.status == "False":
+        yield ("GpuMissing" if new.reason == Reason.GPU else new.reason), new.message, True
+    elif old is not None:
+        yield "GpusServed", new.message, False
+
+
 def _reserve(before: AseDeviceStatus, after: AseDeviceStatus) -> Iterator[Line]:
     old = conditions.find(before.conditions, "ReserveKept")
     new = conditions.find(after.conditions, "ReserveKept")
@@ -158,7 +201,26 @@ def _reserve(before: AseDeviceStatus, after: AseDeviceStatus) -> Iterator[Line]:
         yield "ReserveRestored", new.message, False
 
 
+def _shares(before: AseDeviceStatus, after: AseDeviceStatus) -> Iterator[Line]:
+    old = conditions.find(before.conditions, "SharesReady")
+    new = conditions.find(after.conditions, "SharesReady")
+    if new is None or (old is not None and old.reason == new.reason):
+        return
+    # That it takes a moment is no news; what came before it is told only when it is over.
+    if new.reason != Reason.SHARE_PENDING:
+        yield new.reason, new.message, new.status == "False"
+
+
 def _node(before: AseNodeStatus, after: AseNodeStatus) -> Iterator[Line]:
+    old, new = before.booted_at, after.booted_at
+    was_available = conditions.is_true(before.conditions, "Available")
+    is_available = conditions.is_true(after.conditions, "Available")
+    if old is not None and new is not None and new > old and was_available and is_available:
+        yield (
+            "NodeRebooted",
+            f"its machine started anew at {times.render(new)} and was never seen to be down",
+            True,
+        )
     failed = sorted(set(after.failed_components) - set(before.failed_components))
     repaired = sorted(set(before.failed_components) - set(after.failed_components))
     if failed:

@@ -28,6 +28,23 @@ class Taint(NamedTuple):
         return f"{self.key}:{self.effect}"
 
 
+class Toleration(NamedTuple):
+    """A toleration; an empty key or effect matches any."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+    def matches(self, taint: Taint) -> bool:
+        """Whether a pod with this toleration stands that taint."""
+        if self.effect and self.effect != taint.effect:
+            return False
+        if self.key and self.key != taint.key:
+            return False
+        return self.operator == "Exists" or (bool(self.key) and self.value == taint.value)
+
+
 class Owner(NamedTuple):
     """The controller of an object."""
 
@@ -105,6 +122,48 @@ def _amounts(given: Json | None) -> dict[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
+class Demands:
+    """What a pod demands of its Node, apart from requests and volumes."""
+
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    node_terms: "tuple[tuple[Requirement, ...], ...] | None" = None
+    """Required node affinity; None where there is none."""
+    tolerations: tuple[Toleration, ...] = ()
+    host_ports: tuple[tuple[str, str, int], ...] = ()
+    """Protocol, host IP and port."""
+    priority: int = 0
+
+    @classmethod
+    def read(cls, spec: Json) -> Self:
+        affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+        required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+        return cls(
+            node_selector=spec.get("nodeSelector") or {},
+            node_terms=(
+                tuple(_term(one) for one in required.get("nodeSelectorTerms") or ())
+                if required is not None
+                else None
+            ),
+            tolerations=tuple(
+                Toleration(
+                    one.get("key") or "",
+                    one.get("operator") or "Equal",
+                    one.get("value") or "",
+                    one.get("effect") or "",
+                )
+                for one in spec.get("tolerations") or ()
+            ),
+            host_ports=tuple(
+                (port.get("protocol") or "TCP", port.get("hostIP") or "", int(port["hostPort"]))
+                for container in spec.get("containers") or ()
+                for port in container.get("ports") or ()
+                if port.get("hostPort")
+            ),
+            priority=int(spec.get("priority") or 0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """A Pod as the rules see it."""
 
@@ -125,6 +184,9 @@ class Pod:
     labels: Mapping[str, str] = field(default_factory=dict)
     unschedulable: str = ""
     """The scheduler's message where it has found no Node."""
+    claims: tuple[str, ...] = ()
+    """The PersistentVolumeClaims that it mounts, by name."""
+    demands: Demands = field(default_factory=Demands)
 
     @property
     def key(self) -> str:
@@ -164,7 +226,20 @@ class Pod:
             is_mirror="kubernetes.io/config.mirror" in (meta.get("annotations") or {}),
             labels=meta.get("labels") or {},
             unschedulable=scheduled.get("message", "") if is_stuck else "",
+            claims=_claims(meta, spec),
+            demands=Demands.read(spec),
         )
+
+
+def _claims(meta: Json, spec: Json) -> tuple[str, ...]:
+    """The claims behind a pod's volumes; an ephemeral one is named after pod and volume."""
+    names = []
+    for one in spec.get("volumes") or ():
+        if "persistentVolumeClaim" in one:
+            names.append(one["persistentVolumeClaim"]["claimName"])
+        elif "ephemeral" in one:
+            names.append(f"{meta['name']}-{one['name']}")
+    return tuple(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +333,8 @@ class Lease:
     name: str
     holder: str = ""
     epoch: int = 0
+    duration: float = 40.0
+    """Seconds."""
     renewals: str = field(default="", compare=False)
 
     @classmethod
@@ -268,6 +345,7 @@ class Lease:
             name=meta["name"],
             holder=spec.get("holderIdentity") or "",
             epoch=int(spec.get("leaseTransitions") or 0),
+            duration=float(spec.get("leaseDurationSeconds") or 40),
             renewals=spec.get("renewTime") or "",
         )
 
@@ -283,3 +361,134 @@ class Service:
     def read(cls, body: Json) -> Self:
         meta = _meta(body)
         return cls(namespace=meta["namespace"], name=meta["name"])
+
+
+class Requirement(NamedTuple):
+    """One ``matchExpressions`` entry of a node selector."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        """Whether a Node with these labels fulfils it."""
+        value = labels.get(self.key)
+        match self.operator:
+            case "In":
+                return value in self.values
+            case "NotIn":
+                return value not in self.values
+            case "Exists":
+                return value is not None
+            case "DoesNotExist":
+                return value is None
+            case "Gt" | "Lt":
+                is_number = value is not None and value.lstrip("-").isdecimal()
+                if value is None or not is_number:
+                    return False
+                more = int(value) - int(self.values[0])
+                return more > 0 if self.operator == "Gt" else more < 0
+        return False
+
+
+class Binding(NamedTuple):
+    """The claim that a PersistentVolume is bound to, or kept for while ``uid`` is empty."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A PersistentVolume; ``device`` is whose share it is, "" where it is foreign."""
+
+    name: str
+    uid: str = ""
+    resource_version: str = field(default="", compare=False)
+    device: str = ""
+    protocol: str = ""
+    capacity: str = ""
+    phase: str = ""
+    binding: Binding | None = None
+    is_deleting: bool = False
+    node_terms: tuple[tuple[Requirement, ...], ...] = ()
+    """Where it can be mounted: one of these terms has to hold; none means everywhere."""
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether a claim that is there holds it."""
+        return self.binding is not None and bool(self.binding.uid) and not self.is_released
+
+    @property
+    def is_released(self) -> bool:
+        """Whether the claim that held it is gone; no other one can have it meanwhile."""
+        return self.phase == "Released"
+
+    def is_reachable_from(self, node: Node) -> bool:
+        """Whether a pod on that Node can mount it."""
+        if not self.node_terms:
+            return True
+        labels = {"metadata.name": node.name, **node.labels}
+        return any(all(one.holds(labels) for one in term) for term in self.node_terms)
+
+    @classmethod
+    def read(cls, body: Json) -> Self:
+        meta, spec = _meta(body), body.get("spec") or {}
+        labels = meta.get("labels") or {}
+        is_ours = labels.get(constants.LABEL_MANAGED_BY) == constants.MANAGED_BY
+        held = spec.get("claimRef")
+        required = (spec.get("nodeAffinity") or {}).get("required") or {}
+        return cls(
+            name=meta["name"],
+            uid=meta.get("uid", ""),
+            resource_version=meta.get("resourceVersion", ""),
+            device=labels.get(constants.LABEL_DEVICE, "") if is_ours else "",
+            protocol=labels.get(constants.LABEL_PROTOCOL, "") if is_ours else "",
+            capacity=(spec.get("capacity") or {}).get("storage", ""),
+            phase=(body.get("status") or {}).get("phase", ""),
+            binding=(
+                Binding(held.get("namespace", ""), held.get("name", ""), held.get("uid", ""))
+                if held
+                else None
+            ),
+            is_deleting=bool(meta.get("deletionTimestamp")),
+            node_terms=tuple(_term(one) for one in required.get("nodeSelectorTerms") or ()),
+        )
+
+
+def _term(body: Json) -> tuple[Requirement, ...]:
+    return tuple(
+        Requirement(one["key"], one["operator"], tuple(one.get("values") or ()))
+        for part in ("matchExpressions", "matchFields")
+        for one in body.get(part) or ()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A PersistentVolumeClaim; ``volume`` is empty until it is bound."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+    volume: str = ""
+    is_bound: bool = False
+    is_deleting: bool = False
+
+    @classmethod
+    def read(cls, body: Json) -> Self:
+        meta, spec = _meta(body), body.get("spec") or {}
+        return cls(
+            namespace=meta["namespace"],
+            name=meta["name"],
+            uid=meta.get("uid", ""),
+            volume=spec.get("volumeName") or "",
+            is_bound=(body.get("status") or {}).get("phase") == "Bound",
+            is_deleting=bool(meta.get("deletionTimestamp")),
+        )

@@ -7,79 +7,15 @@ validated before; a field that is absent has its default here too.
 """
 
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
-from asetwin.constants import API_VERSION
 from asetwin.resources.conditions import Condition
 from asetwin.resources.times import Time
-
-
-class Wire(BaseModel):
-    """A part of a custom resource: camelCase in the API, snake_case in Python."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
-    )
-
-    def wire(self) -> dict[str, Any]:
-        """The JSON form; fields without a value and empty lists are left out."""
-        form: dict[str, Any] = _without_empty(self.model_dump(mode="json", by_alias=True))
-        return form
-
-
-def _without_empty(value: Any) -> Any:
-    if isinstance(value, dict):
-        kept = {key: _without_empty(one) for key, one in value.items()}
-        # An empty list in a printer column reads "[]", which looks like something.
-        return {key: one for key, one in kept.items() if one is not None and one != []}
-    return [_without_empty(one) for one in value] if isinstance(value, list) else value
-
-
-class Metadata(Wire):
-    """The part of an object's metadata that the rules look at."""
-
-    name: str
-    uid: str = ""
-    generation: int = 1
-    resource_version: str = ""
-    creation_timestamp: Time = 0.0
-    deletion_timestamp: Time | None = None
-    finalizers: tuple[str, ...] = ()
-
-
-class Resource(Wire):
-    """What all four kinds share."""
-
-    metadata: Metadata
-
-    @property
-    def name(self) -> str:
-        """The object's name; all kinds are cluster-scoped."""
-        return self.metadata.name
-
-    @property
-    def is_deleting(self) -> bool:
-        """Whether somebody has asked for its deletion."""
-        return self.metadata.deletion_timestamp is not None
-
-    @classmethod
-    def read(cls, body: dict[str, Any]) -> Self:
-        """From the API's JSON; pydantic's ValidationError names the field that is wrong."""
-        return cls.model_validate(body)
-
-    @property
-    def reference(self) -> dict[str, str]:
-        """As an Event's ``involvedObject`` wants it."""
-        return {
-            "apiVersion": API_VERSION,
-            "kind": type(self).__name__,
-            "name": self.name,
-            "uid": self.metadata.uid,
-        }
-
+from asetwin.resources.wire import Metadata as Metadata
+from asetwin.resources.wire import Resource as Resource
+from asetwin.resources.wire import Wire as Wire
 
 # --- AseDevice ----------------------------------------------------------------------------------
 
@@ -173,6 +109,13 @@ class Share(Wire):
     capacity: str = "10Gi"
 
 
+class Quarantine(Wire):
+    """How often a node may fail before it has to be taken back by hand (design 4.6)."""
+
+    failures: int = 3
+    window_seconds: int = 3600
+
+
 class AseDeviceSpec(Wire):
     """What a person states about the device."""
 
@@ -181,6 +124,7 @@ class AseDeviceSpec(Wire):
     master: Master = Master()
     timing: Timing = Timing()
     fencing: Literal["Required", "BestEffort"] = "Required"
+    quarantine: Quarantine = Quarantine()
     shares: tuple[Share, ...] = ()
     paused: tuple[str, ...] = ()
 
@@ -272,6 +216,69 @@ class FailoverPhase(StrEnum):
     RECOVERED = "Recovered"
     RECOVERED_IN_PART = "RecoveredInPart"
     REPAIRED = "RepairedBefore"
+    REBALANCING = "Rebalancing"
+
+
+class Move(Wire):
+    """What a rebalance has done about one workload, and what bounds it.
+
+    ``pod`` was asked to go and its replacement is not Ready yet; ``before`` and
+    ``want`` are its pods on the fuller node and its Ready ones at that moment.
+    """
+
+    namespace: str
+    kind: str
+    name: str
+    uid: str
+    moved: int = 0
+    pod: str | None = None
+    pod_uid: str | None = None
+    asked_at: Time | None = None
+    attempts: int = 0
+    before: int = 0
+    want: int = 0
+    waits_since: Time | None = None
+    ended: str | None = None
+    message: str | None = None
+
+
+class RebalanceOutcome(StrEnum):
+    """How a rebalance has ended."""
+
+    BALANCED = "Balanced"
+    BLOCKED = "Blocked"
+    INTERRUPTED = "Interrupted"
+
+
+class Rebalance(Wire):
+    """The return of a failover's node: pods go back to it (design 4.6).
+
+    ``came_to`` is the phase that the failover itself has reached; ``outcome``
+    is there when no more pods are moved, and only the undoing is left.
+    """
+
+    started_at: Time
+    from_node: str = Field(alias="from")
+    to_node: str = Field(alias="to")
+    came_to: FailoverPhase | None = None
+    message: str = ""
+    moved: int = 0
+    planned: int = 0
+    moves: tuple[Move, ...] = ()
+    kept_count: int = 0
+    kept: tuple[PodProblem, ...] = ()
+    outcome: RebalanceOutcome | None = None
+    ended_at: Time | None = None
+
+
+class RebalanceRecord(Wire):
+    """A finished rebalance as ``history`` keeps it."""
+
+    outcome: RebalanceOutcome
+    message: str = ""
+    moved: int = 0
+    started_at: Time
+    ended_at: Time
 
 
 class Failover(Wire):
@@ -296,6 +303,19 @@ class Failover(Wire):
     workloads: tuple[DisplacedWorkload, ...] = ()
     unplaceable_count: int = 0
     unplaceable: tuple[PodProblem, ...] = ()
+    rebalance: Rebalance | None = None
+
+    @property
+    def is_shared_out(self) -> bool:
+        """Whether its node is back and no more pods are moved: the reserve holds again."""
+        return self.rebalance is not None and self.rebalance.outcome is not None
+
+    @property
+    def came_to(self) -> FailoverPhase:
+        """How far the failover itself has come, also while its node is back already."""
+        if self.rebalance is not None and self.rebalance.came_to is not None:
+            return self.rebalance.came_to
+        return self.phase
 
 
 class FailoverRecord(Wire):
@@ -315,6 +335,25 @@ class FailoverRecord(Wire):
     displaced: int = 0
     recovered: int = 0
     lost: int = 0
+    rebalance: RebalanceRecord | None = None
+
+
+class GpuPod(Wire):
+    """A pod that has lost its GPU."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+class GpuMove(Wire):
+    """Pods on their way from a failed GPU to a free one; the operator's memory of it."""
+
+    id: str
+    node: str
+    started_at: Time
+    pods: tuple[GpuPod, ...] = ()
+    workloads: tuple[DisplacedWorkload, ...] = ()
 
 
 class AseDeviceStatus(Wire):
@@ -327,6 +366,7 @@ class AseDeviceStatus(Wire):
     master: MasterStatus | None = None
     reserve: ReserveStatus | None = None
     failover: Failover | None = None
+    gpu_move: GpuMove | None = None
     history: tuple[FailoverRecord, ...] = ()
     conditions: tuple[Condition, ...] = ()
 
@@ -356,6 +396,7 @@ class AseNodeSpec(Wire):
     device: str
     slot: Literal["A", "B"]
     hardware: Hardware = Hardware()
+    failures_forgiven_until: Time | None = None
 
 
 class NodeState(StrEnum):
@@ -380,6 +421,8 @@ class AseNodeStatus(Wire):
     worker: str | None = None
     node_name: str | None = None
     failed_components: tuple[str, ...] = ()
+    booted_at: Time | None = None
+    recent_failures: tuple[Time, ...] = ()
     resources: tuple[ReserveRow, ...] = ()
     conditions: tuple[Condition, ...] = ()
 

@@ -253,7 +253,7 @@ class StatefulSets(Controller):
         for name in names:
             pod = pods.get(name)
             if pod is None:
-                self.make_pod(found, name, _at(name))
+                self.make_pod(found, name, self._at(found, name))
             elif bodies.is_over(pod):
                 self.end_pod(pod)
             elif not bodies.is_deleting(pod) and bodies.is_ready(pod):
@@ -265,9 +265,22 @@ class StatefulSets(Controller):
                 self.end_pod(pods[name])
             return
 
-
-def _at(name: str) -> Callable[[Json], Json]:
-    return lambda spec: {**spec, "hostname": name}
+    def _at(self, found: Json, name: str) -> Callable[[Json], Json]:
+        """What a pod's ordinal adds to the template: its name, and claims of its own."""
+        volumes = []
+        for template in found["spec"].get("volumeClaimTemplates") or ():
+            claim = f"{template['metadata']['name']}-{name}"
+            namespace = found["metadata"]["namespace"]
+            if self.server.find("persistentvolumeclaims", claim, namespace) is None:
+                body = {"metadata": {"name": claim}, "spec": template["spec"]}
+                self.server.create("persistentvolumeclaims", body, namespace)
+            source = {"persistentVolumeClaim": {"claimName": claim}}
+            volumes.append({"name": template["metadata"]["name"], **source})
+        return lambda spec: {
+            **spec,
+            "hostname": name,
+            **({"volumes": [*(spec.get("volumes") or ()), *volumes]} if volumes else {}),
+        }
 
 
 class DaemonSets(Controller):

@@ -52,12 +52,12 @@ def _check(server: "ApiServer", pod: Json) -> None:
         raise errors.from_status(500, {"message": text, "reason": "InternalError"}, asked)
     if not found:
         return
-    healthy, needed = budget(server, found[0])
+    healthy, needed, expected = budget(server, found[0])
     policy = found[0]["spec"].get("unhealthyPodEvictionPolicy", "IfHealthyBudget")
     is_free = policy == "AlwaysAllow" or healthy >= needed > 0
     if not bodies.is_ready(pod) and is_free:
         return
-    if healthy - needed <= 0:
+    if healthy - needed <= 0 or not expected:
         text = (
             "Cannot evict pod as it would violate the pod's disruption budget. The disruption "
             f"budget {found[0]['metadata']['name']} needs {needed} healthy pods and has {healthy} "
@@ -66,8 +66,8 @@ def _check(server: "ApiServer", pod: Json) -> None:
         raise errors.from_status(429, {"message": text, "reason": "TooManyRequests"}, asked)
 
 
-def budget(server: "ApiServer", one: Json) -> tuple[int, int]:
-    """How many pods a budget sees healthy, and how many it needs."""
+def budget(server: "ApiServer", one: Json) -> tuple[int, int, int]:
+    """How many pods a budget sees healthy, how many it needs, and how many it expects."""
     namespace, spec = one["metadata"]["namespace"], one["spec"]
     pods = [
         pod
@@ -77,9 +77,13 @@ def budget(server: "ApiServer", one: Json) -> tuple[int, int]:
     healthy = sum(1 for pod in pods if bodies.is_ready(pod) and not bodies.is_deleting(pod))
     expected = _expected(server, pods)
     if spec.get("maxUnavailable") is not None:
-        return healthy, max(0, expected - _amount(spec["maxUnavailable"], expected))
+        needed = max(0, expected - _amount(spec["maxUnavailable"], expected))
+        return healthy, needed, expected
     least = spec.get("minAvailable", 1)
-    return healthy, _amount(least, expected) if isinstance(least, str) else int(least)
+    if isinstance(least, str):
+        return healthy, _amount(least, expected), expected
+    # Source: with a number for minAvailable the controller expects as many pods as there are.
+    return healthy, int(least), len(pods)
 
 
 def _expected(server: "ApiServer", pods: list[Json]) -> int:

@@ -10,11 +10,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from asetwin import constants
+from asetwin.model import journals
+from asetwin.resources import requests
 from asetwin.sim import bodies
 from asetwin.sim.apiserver import ADDED, DELETED, Change
 from asetwin.sim.bodies import Json
 from asetwin.sim.masters import is_master
 from asetwin.sim.process import ACTOR
+from asetwin.sim.wire import Call
 from asetwin.sim.world import World
 
 
@@ -135,13 +138,21 @@ def _is_ours(body: Json) -> bool:
 class FencedPods(Invariant):
     """The operator force-deletes pods only from Nodes whose worker is proven to be off (4.3).
 
-    Without force it deletes its own masters only. DaemonSets' and mirror pods
-    it does not delete at all (4.4).
+    With a power agent the machine itself must stand still. ``BestEffort`` may
+    take a kubelet that is silent for proof where no agent is alive.
+
+    Without force it deletes its own masters, and pods whose GPU has failed; all
+    others it evicts. DaemonSets' and mirror pods it does not delete at all (4.4).
     """
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
+        self._call: Call | None = None
         world.observers.append(self._look)
+        world.call_observers.append(self._called)
+
+    def _called(self, call: Call) -> None:
+        self._call = call
 
     def _look(self, change: Change) -> None:
         before = change.before
@@ -152,7 +163,8 @@ class FencedPods(Invariant):
         is_forced = change.body["metadata"].get("deletionGracePeriodSeconds") == 0
         if (change.type == DELETED or is_forced) and is_bodily and not self._is_off(node):
             self.fail(f"pod {name} was force-deleted from {node}, which is not known to be off")
-        if change.type != DELETED and not is_forced and not is_master(before):
+        is_plain = change.type != DELETED and not is_forced and not is_master(before)
+        if is_plain and not self._is_evicted(before) and not self._lacks_gpu(before):
             self.fail(f"pod {name} was deleted without being a master's")
         if "kubernetes.io/config.mirror" in (before["metadata"].get("annotations") or {}):
             self.fail(f"mirror pod {name} was deleted")
@@ -160,7 +172,35 @@ class FencedPods(Invariant):
         if owner is not None and owner["kind"] == "DaemonSet" and self._exists(owner):
             self.fail(f"DaemonSet pod {name} was deleted")
 
+    def _is_evicted(self, pod: Json) -> bool:
+        """Whether the request that is being carried out is the pod's eviction."""
+        target = self._call.target if self._call is not None else None
+        if target is None or target.subresource != "eviction":
+            return False
+        return (target.namespace, target.name) == bodies.key(pod)
+
+    def _lacks_gpu(self, pod: Json) -> bool:
+        """Whether its Node offers fewer GPUs than its pods ask for."""
+        node = self.world.server.find("nodes", bodies.node_of(pod))
+        offered = ((node or {}).get("status") or {}).get("allocatable") or {}
+        asked = sum(
+            requests.of_pod(one["spec"]).get(constants.GPU_RESOURCE, 0)
+            for one in self.world.server.pods_on(bodies.node_of(pod))
+            if not bodies.is_over(one)
+        )
+        is_asking = bool(requests.of_pod(pod["spec"]).get(constants.GPU_RESOURCE))
+        return is_asking and asked > int(offered.get(constants.GPU_RESOURCE, 0))
+
     def _is_off(self, node: str) -> bool:
+        agent, kubelet = self.world.agent, self.world.kubelets[node]
+        if not self._is_told_off(node):
+            devices = self.world.server.listed("asedevices")
+            may_assume = any(one["spec"].get("fencing") == "BestEffort" for one in devices)
+            is_heard = kubelet.is_on and not kubelet.is_silent
+            return may_assume and not is_heard and not agent.is_running
+        return not agent.is_installed or not self.world.machines[node].is_running
+
+    def _is_told_off(self, node: str) -> bool:
         return any(
             one["spec"]["nodeName"] == node
             and ((one.get("status") or {}).get("power") or {}).get("observed") == "Off"
@@ -190,7 +230,72 @@ class LiftedFirst(Invariant):
                 self.fail(f"pod {namespace}/{name} was removed under {quota['spec']['hard']}")
 
 
-ALL: tuple[type[Invariant], ...] = (OneMaster, ForeignMarks, FencedPods, LiftedFirst)
+class FewInFlight(Invariant):
+    """Pods are evicted two at a time at most, and one per workload (4.6)."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._missing: dict[str, int] = {}
+        world.call_observers.append(self._look)
+
+    def _look(self, call: Call) -> None:
+        if call.target.subresource != "eviction":
+            return
+        pod = self.world.server.find("pods", call.target.name, call.target.namespace)
+        owner = bodies.controller(pod) if pod is not None else None
+        if pod is None or owner is None:
+            self.fail(f"{call.target.name} was to be evicted, and nothing would replace it")
+            return
+        self._missing = {uid: want for uid, want in self._missing.items() if self._lacks(uid, want)}
+        if owner["uid"] in self._missing:
+            self.fail(f"a second pod of {owner['name']} was evicted before the first was replaced")
+        self._missing[owner["uid"]] = self._ready(owner["uid"])
+        if len(self._missing) > 2:
+            self.fail(f"{len(self._missing)} pods were in flight at one time")
+
+    def _lacks(self, uid: str, want: int) -> bool:
+        sets = self.world.server.objects("replicasets"), self.world.server.objects("statefulsets")
+        owner = next(
+            (one for kind in sets for one in kind.values() if bodies.uid(one) == uid), None
+        )
+        wanted = int(owner["spec"].get("replicas", 1)) if owner is not None else 0
+        return self._ready(uid) < min(want, wanted)
+
+    def _ready(self, uid: str) -> int:
+        return sum(
+            1
+            for one in self.world.server.owned(uid, "pods")
+            if bodies.is_ready(one) and not bodies.is_deleting(one)
+        )
+
+
+class JournalHolds(Invariant):
+    """The masters' journal alone proves that no two of them served at the same time (4.7)."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._seen: dict[str, int] = {}
+        world.step_observers.append(self._look)
+
+    def _look(self) -> None:
+        for path, lines in self.world.shares.items():
+            seen = self._seen.get(path, 0)
+            if len(lines) == seen:
+                continue
+            self._seen[path] = len(lines)
+            proof = journals.check(lines[max(0, seen - 1) :])
+            if not proof.holds or proof.torn:
+                self.fail(f"{path}: {'; '.join(proof.problems)}, {proof.torn} lines are torn")
+
+
+ALL: tuple[type[Invariant], ...] = (
+    OneMaster,
+    JournalHolds,
+    ForeignMarks,
+    FencedPods,
+    LiftedFirst,
+    FewInFlight,
+)
 
 
 def watch(world: World, kinds: Iterable[type[Invariant]] = ALL) -> None:

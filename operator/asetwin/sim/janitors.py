@@ -9,7 +9,7 @@ import math
 from asetwin import constants
 from asetwin.kube import errors
 from asetwin.resources import quantities
-from asetwin.sim import admission, bodies
+from asetwin.sim import admission, bodies, evictions
 from asetwin.sim.apiserver import ADDED, DELETED, ApiServer, Change
 from asetwin.sim.bodies import Json, Key
 from asetwin.sim.clock import Process, Timeline
@@ -65,6 +65,35 @@ class TaintEviction(Controller):
             self.enqueue(key, due - now)
         else:
             self.end_pod(pod)
+
+
+class Disruptions(Controller):
+    """Writes into the status of PodDisruptionBudgets what they allow."""
+
+    plural = "poddisruptionbudgets"
+
+    def changed(self, change: Change) -> None:
+        if change.plural == self.plural:
+            self.enqueue(bodies.key(change.body))
+        elif change.plural in ("pods", "deployments", "replicasets", "statefulsets"):
+            namespace, _ = bodies.key(change.body)
+            for one in self.server.listed(self.plural, namespace):
+                self.enqueue(bodies.key(one))
+
+    def sync(self, key: Key) -> None:
+        found = self.find(key)
+        if found is None:
+            return
+        healthy, needed, expected = evictions.budget(self.server, found)
+        status = {
+            "observedGeneration": found["metadata"]["generation"],
+            "currentHealthy": healthy,
+            "desiredHealthy": needed,
+            "expectedPods": expected,
+            # Pods that nobody counts on, as bare ones, are not to be evicted either.
+            "disruptionsAllowed": max(0, healthy - needed) if expected else 0,
+        }
+        self.server.patch(self.plural, key[1], {"status": status}, key[0], subresource="status")
 
 
 class NodeLifecycle(Process):

@@ -7,8 +7,9 @@ is Ready a second after it was bound and ends half a second after SIGTERM.
 import math
 from dataclasses import dataclass
 
+from asetwin import constants
 from asetwin.kube import errors
-from asetwin.sim import bodies
+from asetwin.sim import bodies, volumes
 from asetwin.sim.apiserver import DELETED, ApiServer, Change
 from asetwin.sim.bodies import Json, Key
 from asetwin.sim.clock import Process, Timeline
@@ -26,7 +27,12 @@ START_SECONDS = 1.0
 STOP_SECONDS = 0.5
 RUN_SECONDS = 5.0
 PROBE_SECONDS = 1.0
+MOUNT_RETRY_SECONDS = 0.1
 DELAY_SECONDS = 0.01
+LEASE_SECONDS = 4
+"""As in the twin's kind cluster."""
+BEAT_SECONDS = 1.0
+"""A kubelet renews its Lease four times in its duration."""
 
 
 @dataclass(slots=True)
@@ -50,15 +56,49 @@ class Run:
         return min(math.inf if self.is_started else self.starts_at, self.ends_at, self.probe_at)
 
 
+class Heart(Process):
+    """Renews the Lease of one kubelet's Node, for as long as it may."""
+
+    def __init__(self, server: ApiServer, timeline: Timeline, node: str) -> None:
+        super().__init__(timeline)
+        self._node = node
+        self._server = server
+        self.wake()
+
+    def tick(self) -> None:
+        namespace, moment = constants.LEASE_NAMESPACE, bodies.micro_stamp(self._server.clock())
+        known = self._server.find("leases", self._node, namespace)
+        if self._server.find("nodes", self._node) is None:
+            # The Lease belongs to the Node; the garbage collector takes it along.
+            if known is not None:
+                self._server.delete("leases", self._node, namespace)
+        elif known is not None:
+            self._server.patch("leases", self._node, {"spec": {"renewTime": moment}}, namespace)
+        else:
+            spec = {"holderIdentity": self._node, "leaseDurationSeconds": LEASE_SECONDS}
+            body = {"metadata": {"name": self._node}, "spec": {**spec, "renewTime": moment}}
+            self._server.create("leases", body, namespace)
+        self.wake(self.timeline.varied(BEAT_SECONDS))
+
+
 class Kubelet(Process):
     """Runs the pods of one Node."""
 
     def __init__(
-        self, server: ApiServer, timeline: Timeline, lifecycle: NodeLifecycle, node: str
+        self,
+        server: ApiServer,
+        timeline: Timeline,
+        lifecycle: NodeLifecycle,
+        node: str,
+        shares: dict[str, list[str]],
     ) -> None:
         super().__init__(timeline)
         self.node = node
         self.is_on = True
+        self.is_silent = False
+        """It runs, but does not talk to the API server, nor listen."""
+        self._heart = Heart(server, timeline, node)
+        self._shares = shares
         self._server = server
         self._lifecycle = lifecycle
         self._runs: dict[str, Run] = {}
@@ -71,8 +111,9 @@ class Kubelet(Process):
 
     def power_off(self) -> None:
         """Every container dies, and the API server hears no more of this Node."""
-        self.is_on = False
+        self.is_on = self.is_silent = False
         self.sleep()
+        self._heart.sleep()
         for run in self._runs.values():
             if run.master is not None:
                 run.master.kill()
@@ -82,7 +123,32 @@ class Kubelet(Process):
     def power_on(self) -> None:
         """Containers start anew, under the same pods."""
         self.is_on = True
+        self._heart.wake()
         set_node_ready(self._server, self.node, "True", "KubeletReady")
+        self._lifecycle.heard(self.node)
+        self.wake(DELAY_SECONDS)
+
+    def silence(self, *, is_cut_off: bool) -> None:
+        """Its containers go on, but nobody hears of it; nor of them, if they are cut off too."""
+        if not self.is_on:
+            return
+        self.is_silent = True
+        self.sleep()
+        self._heart.sleep()
+        for one in self.masters():
+            one.is_cut_off = is_cut_off
+        self._lifecycle.silent(self.node)
+
+    def listen(self) -> None:
+        """The end of a silence: what should not run here any more ends now."""
+        if not self.is_silent:
+            return
+        self.is_silent = False
+        for one in self.masters():
+            one.is_cut_off = False
+        self._heart.wake()
+        if self._server.find("nodes", self.node) is not None:
+            set_node_ready(self._server, self.node, "True", "KubeletReady")
         self._lifecycle.heard(self.node)
         self.wake(DELAY_SECONDS)
 
@@ -100,6 +166,8 @@ class Kubelet(Process):
             self.wake(self.timeline.varied(DELAY_SECONDS))
 
     def tick(self) -> None:
+        if self.is_silent:
+            return
         now = self.timeline.time()
         pods = {bodies.uid(pod): pod for pod in self._server.pods_on(self.node)}
         for uid in [uid for uid in self._runs if uid not in pods]:
@@ -122,7 +190,10 @@ class Kubelet(Process):
         if bodies.is_deleting(pod):
             self._end(run, pod, now)
         elif not run.is_started and now >= run.starts_at:
-            self._start(run, pod, now)
+            if volumes.are_bound(self._server, pod):
+                self._start(run, pod, now)
+            else:
+                run.starts_at = self.timeline.after(MOUNT_RETRY_SECONDS)
         elif run.master is not None:
             self._probe(run, pod, now)
         elif now >= run.ends_at:
@@ -132,7 +203,7 @@ class Kubelet(Process):
     def _start(self, run: Run, pod: Json, now: float) -> None:
         run.is_started = True
         if is_master(pod):
-            run.master = MasterProcess(self._server, self.timeline, pod, self.wake)
+            run.master = MasterProcess(self._server, self.timeline, pod, self.wake, self._shares)
             self._write(pod, "Running", is_ready=False)
             return
         if pod["spec"].get("restartPolicy") != "Always":

@@ -4,11 +4,12 @@ It turns as :class:`asetwin.standin.master.Master` does, reads the same
 environment and writes the same Lease; only waiting is left to the timeline.
 """
 
+import math
 from collections.abc import Callable
 
 from asetwin import constants
 from asetwin.kube import errors
-from asetwin.model import epochs
+from asetwin.model import epochs, journals
 from asetwin.model.epochs import Step
 from asetwin.sim import bodies
 from asetwin.sim.apiserver import SYSTEM, ApiServer
@@ -23,7 +24,12 @@ class MasterProcess(Process):
     """One run of the container of a master pod."""
 
     def __init__(
-        self, server: ApiServer, timeline: Timeline, pod: Json, notify: Callable[[], None]
+        self,
+        server: ApiServer,
+        timeline: Timeline,
+        pod: Json,
+        notify: Callable[[], None],
+        shares: dict[str, list[str]],
     ) -> None:
         super().__init__(timeline)
         self.settings = master.read_settings(environment(pod))
@@ -34,6 +40,8 @@ class MasterProcess(Process):
         """No way to the API server: every request fails."""
         self._server = server
         self._notify = notify
+        self._journal = shares.setdefault(self.settings.journal, [])
+        self._line_due_at = -math.inf
         self._terms = epochs.Terms(
             started_at=timeline.time(),
             boot_seconds=self.settings.boot_seconds,
@@ -66,12 +74,32 @@ class MasterProcess(Process):
             if verdict.step in (Step.STAND_DOWN, Step.LEAVE):
                 self.has_exited = True
             elif verdict.step is Step.WAIT:
-                self.wake_at(verdict.ask_again_at)
+                self._keep_journal(verdict)
+                self.wake_at(
+                    min(verdict.ask_again_at, max(self._line_due_at, self.timeline.time()))
+                )
                 break
             elif not self._attempt(verdict.step):
                 self.wake(self.settings.lease_seconds / RETRIES_PER_LEASE)
                 break
         self._notify()
+
+    def _keep_journal(self, verdict: epochs.Verdict) -> None:
+        """A line a second while it serves; the disk takes no time."""
+        now = self.timeline.time()
+        if not self.settings.journal or not verdict.is_serving:
+            self._line_due_at = math.inf
+            return
+        if self._line_due_at > now and not math.isinf(self._line_due_at):
+            return
+        self._line_due_at = self.timeline.after(journals.PERIOD_SECONDS)
+        me = self.settings.me
+        number = journals.follow("".join(self._journal[-1:]), me.epoch)
+        if number is not None:
+            entry = journals.Entry(
+                me.epoch, number, self._server.clock(), me.pod, self.settings.node
+            )
+            self._journal.append(journals.render(entry))
 
     def _judge(self) -> epochs.Verdict:
         return epochs.judge(

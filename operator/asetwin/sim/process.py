@@ -66,7 +66,7 @@ class Operator(Process):
         super().__init__(timeline)
         self.turns = 0
         self.wire = Wire(server, ACTOR)
-        self.cluster = Cluster()
+        self.cluster = Cluster(timeline.wall)
         self.is_running = False
         self.trouble: Callable[[Call], Trouble | None] = lambda call: None
         """What befalls the requests of the next process that is started."""
@@ -85,7 +85,7 @@ class Operator(Process):
         """A new process; ``crash_after`` so many writes it dies and is started again."""
         self._run += 1
         self.is_running = True
-        self.cluster = Cluster()
+        self.cluster = Cluster(self.timeline.wall)
         self.wire = Wire(self._server, ACTOR, watch=self._watch)
         self.wire.trouble = self.trouble
         self.wire.crash_after = crash_after

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from asetwin import constants
+from asetwin.sim.agents import Container
 from asetwin.sim.bodies import Json
 from asetwin.sim.world import Options, Source, World
 
@@ -148,6 +149,16 @@ def _kubelet(world: World, what: Mapping[str, str]) -> None:
         kubelet.power_on() if power == "start" else kubelet.power_off()
 
 
+def _machine(act: Callable[[Container], None]) -> Callable[[World, str], None]:
+    """A verb: somebody's hand on the machine of a Node."""
+    return lambda world, node: act(world.machines[node])
+
+
+def _agent(world: World, what: str) -> None:
+    act = {"back": world.agent.start, "gone": world.agent.kill, "left": world.agent.leave}
+    act[what]()
+
+
 def _add_node(world: World, what: Json) -> None:
     world.add_node(**what)
 
@@ -171,6 +182,12 @@ VERBS: dict[str, Callable[[World, Any], None]] = {
     "scale": _scale,
     "operator": _operator,
     "kubelet": _kubelet,
+    "stop": _machine(Container.stop),
+    "start": _machine(Container.start),
+    "restart": _machine(Container.restart),
+    "pause": _machine(Container.pause),
+    "silence": _machine(Container.silence),
+    "agent": _agent,
     "addNode": _add_node,
     "removeNode": _remove_node,
     "crds": _crds,

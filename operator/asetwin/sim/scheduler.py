@@ -3,14 +3,14 @@
 The filters are those that the twin's rules need to be honest about: cordons,
 taints, node selectors and required node affinity, host ports, requests, pod
 slots. Scores are the simplest that spread: fewest of the same controller's
-pods, then the least requested. Preemption and volumes are not simulated.
+pods, then the least requested. Preemption is not simulated.
 """
 
 from collections import Counter
 from collections.abc import Mapping
 
 from asetwin.resources import quantities, requests
-from asetwin.sim import bodies
+from asetwin.sim import bodies, volumes
 from asetwin.sim.apiserver import DELETED, ApiServer, Change
 from asetwin.sim.bodies import Json, Key
 from asetwin.sim.clock import Process, Timeline
@@ -29,7 +29,7 @@ class Scheduler(Process):
         server.watch(self._changed)
 
     def _changed(self, change: Change) -> None:
-        if change.plural == "nodes":
+        if change.plural in ("nodes", "persistentvolumes", "persistentvolumeclaims"):
             self._look()
         elif change.plural == "pods":
             pod, before = change.body, change.before
@@ -84,6 +84,9 @@ class Scheduler(Process):
 def place(server: ApiServer, pod: Json) -> tuple[str, str]:
     """The Node for a pod, or an empty one and the scheduler's message."""
     nodes = server.listed("nodes")
+    refusal = volumes.refusal(server, pod)
+    if refusal:
+        return "", f"0/{len(nodes)} nodes are available: {refusal}."
     causes = Counter[str]()
     fits: list[tuple[tuple[float, ...], str]] = []
     for node in nodes:
@@ -113,7 +116,11 @@ def refusals(server: ApiServer, pod: Json, node: Json) -> list[str]:
     on_node = [one for one in server.pods_on(node["metadata"]["name"]) if not bodies.is_over(one)]
     if _ports(spec) & {port for one in on_node for port in _ports(one["spec"])}:
         return ["node(s) didn't have free ports for the requested pod ports"]
-    return _lacking(spec, node, on_node)
+    lacking = _lacking(spec, node, on_node)
+    labels = dict(bodies.labels(node))
+    if not lacking and volumes.is_out_of_reach(server, pod, labels):
+        return ["node(s) didn't match PersistentVolume's node affinity"]
+    return lacking
 
 
 def _lacking(spec: Json, node: Json, on_node: list[Json]) -> list[str]:
@@ -175,4 +182,19 @@ def _score(server: ApiServer, pod: Json, node: Json) -> tuple[float, ...]:
     )
     offered = quantities.units("cpu", (node["status"].get("allocatable") or {}).get("cpu", 1))
     asked = sum(requests.of_pod(one["spec"]).get("cpu", 0) for one in on_node)
-    return avoided, alike, asked / max(1, offered), len(on_node)
+    wished = _preference(pod["spec"], node)
+    return -wished, avoided, alike, asked / max(1, offered), len(on_node)
+
+
+def _preference(spec: Json, node: Json) -> int:
+    """The weight of the preferred node affinity that a Node fulfils; it comes before all else."""
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    labels = bodies.labels(node)
+    return sum(
+        int(one["weight"])
+        for one in affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
+        if all(
+            bodies.requirement_holds(each, labels)
+            for each in one["preference"].get("matchExpressions") or ()
+        )
+    )

@@ -47,6 +47,8 @@ def describe(step: Step, snapshot: Snapshot) -> str:
         case plan.DeletePod():
             how = "force-delete" if step.force else "delete"
             return f"{how} pod {_pod(step, snapshot)}: {step.why}"
+        case plan.Evict():
+            return f"evict pod {_pod(step, snapshot)}: {step.why}"
         case plan.CreateMaster():
             return (
                 f"create pod {step.device}-master-{step.epoch} on {step.node}, "
@@ -62,6 +64,12 @@ def describe(step: Step, snapshot: Snapshot) -> str:
             return f"delete {step.plural} {step.namespace}/{step.name}"
         case plan.DeleteSystemObject():
             return f"delete {step.plural} {step.name}"
+        case plan.WriteVolume():
+            return _volume(step)
+        case plan.DeleteVolume():
+            return f"delete persistentvolume {step.name}: {step.why}"
+        case plan.CreateClaim():
+            return f"create persistentvolumeclaim {step.name}"
         case plan.Announce():
             mark = "!" if step.is_warning else ""
             return f"event{mark} {step.regarding['name']} {step.reason}: {step.message}"
@@ -125,7 +133,7 @@ def _node(step: plan.PatchNode, snapshot: Snapshot) -> str:
     return "; ".join(parts) + f" ({step.why})"
 
 
-def _pod(step: plan.DeletePod, snapshot: Snapshot) -> str:
+def _pod(step: plan.DeletePod | plan.Evict, snapshot: Snapshot) -> str:
     name = f"{step.namespace}/{step.name}"
     found = next((one for one in snapshot.pods if one.uid == step.uid), None)
     return f"{name} on {found.node or 'no node'}" if found else name
@@ -136,6 +144,13 @@ def _quota(step: plan.WriteQuota) -> str:
     hard = " ".join(f"{name}={value}" for name, value in sorted(step.hard.items())) or "no limits"
     lifted = f", lifted for {step.lifted_for}" if step.lifted_for else ""
     return f"{verb} quota {step.namespace}/{constants.QUOTA_NAME}: {hard}{lifted}"
+
+
+def _volume(step: plan.WriteVolume) -> str:
+    verb = "create" if step.resource_version is None else "set"
+    kept = f", kept for {step.kept_for.key}" if step.kept_for else ""
+    free = ", made free" if step.released else ""
+    return f"{verb} persistentvolume {step.name}: {step.protocol} {step.capacity}{kept}{free}"
 
 
 # --- What a cluster looks like -------------------------------------------------------------------
@@ -154,6 +169,8 @@ def picture(server: ApiServer) -> dict[str, Any]:
     for plural, lines_of in (("resourcequotas", _quota_lines), ("limitranges", _no_lines)):
         for one in server.listed(plural):
             sections[f"{plural}/{'/'.join(bodies.key(one))}"] = lines_of(one)
+    for one in server.listed("persistentvolumes"):
+        sections[f"persistentvolumes/{one['metadata']['name']}"] = _volume_lines(one)
     sections["pods"] = pods(server)
     return sections
 
@@ -199,7 +216,10 @@ def _object(body: Json) -> dict[str, Any]:
         "power": lambda one: f"desired {one['desired']}, observed {one['observed']}",
         "reserve": _reserve,
         "failover": _failover,
+        "gpuMove": lambda one: f"{one['node']}: {', '.join(pod['name'] for pod in one['pods'])}",
         "history": lambda all_: [_failover(one) for one in all_],
+        "bootedAt": elapsed,
+        "recentFailures": lambda all_: [elapsed(one) for one in all_],
         "startedAt": elapsed,
         "expiresAt": elapsed,
     }
@@ -235,7 +255,7 @@ def _failover(one: Json) -> Json:
     result = {
         name: elapsed(value) if name.endswith("At") else value
         for name, value in one.items()
-        if name not in ("workloads", "unplaceable", "to", "from", "phase")
+        if name not in ("workloads", "unplaceable", "to", "from", "phase", "rebalance")
     }
     result["phase"] = f"{one['phase']}, {one['from']} to {one.get('to')}"
     if one.get("workloads"):
@@ -244,11 +264,27 @@ def _failover(one: Json) -> Json:
             f"{row['ready']} of {row['want']} ready"
             for row in one["workloads"]
         ]
+    if one.get("rebalance"):
+        result["rebalance"] = _rebalance(one["rebalance"])
     if one.get("unplaceable"):
         result["unplaceable"] = [
             f"{row['pod']} {row['reason']}: {row.get('message', '')}" for row in one["unplaceable"]
         ]
     return dict(sorted(result.items()))
+
+
+def _rebalance(one: Json) -> list[str]:
+    took = f"since {elapsed(one['startedAt'])}"
+    if "endedAt" in one:
+        took = f"{one['outcome']}, {elapsed(one['startedAt'])} to {elapsed(one['endedAt'])}"
+    lines = [f"{took}: {one['message']}"]
+    lines += [
+        f"{row['kind']} {row['namespace']}/{row['name']}: {row['moved']} moved"
+        + (f", {row['pod']} is on its way" if row.get("pod") else "")
+        + (f", {row['ended']}: {row.get('message', '')}" if row.get("ended") else "")
+        for row in one.get("moves") or ()
+    ]
+    return lines
 
 
 def _node_lines(body: Json) -> list[str]:
@@ -271,6 +307,15 @@ def _quota_lines(body: Json) -> list[str]:
     lifted = bodies.annotation(body, constants.ANNOTATION_LIFTED)
     lines = [f"{name}: {used.get(name, '?')} of {value}" for name, value in sorted(hard.items())]
     return [*lines, f"lifted for {lifted}"] if lifted else lines or ["no limits"]
+
+
+def _volume_lines(body: Json) -> list[str]:
+    spec, labels = body["spec"], bodies.labels(body)
+    held = spec.get("claimRef") or {}
+    whose = labels.get(constants.LABEL_DEVICE, "nobody") if labels else "nobody"
+    line = f"{spec['capacity']['storage']} of {whose}, {body['status']['phase']}"
+    line += f" by {held['namespace']}/{held['name']}" if held.get("uid") else ""
+    return [line, *(["on its way out"] if bodies.is_deleting(body) else [])]
 
 
 def _no_lines(body: Json) -> list[str]:

@@ -21,11 +21,13 @@ import yaml
 from asetwin import constants
 from asetwin.resources.devices import AseDevice
 from asetwin.sim import bodies, kinds, traces
+from asetwin.sim.agents import Container, PowerAgent
 from asetwin.sim.apiserver import ApiServer, Change
 from asetwin.sim.bodies import Json
 from asetwin.sim.clock import Random, Timeline
 from asetwin.sim.controllers import WORKLOADS
 from asetwin.sim.janitors import (
+    Disruptions,
     Garbage,
     Namespaces,
     NodeLifecycle,
@@ -37,6 +39,7 @@ from asetwin.sim.kubelets import Kubelet
 from asetwin.sim.masters import MasterProcess
 from asetwin.sim.process import Operator, Turn
 from asetwin.sim.scheduler import Scheduler
+from asetwin.sim.volumes import VolumeBinder
 from asetwin.sim.wire import Call
 
 Source = Path | str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -78,6 +81,8 @@ class World:
         # What of a loop is left out there is what would do I/O.
         self.timeline = Timeline(Random(seed), jitter=self.options.jitter)  # type: ignore[abstract]
         self.server = ApiServer(self.timeline.wall)
+        self.shares: dict[str, list[str]] = {}
+        """What is on the shares: the lines of each file."""
         self.trace: list[tuple[float, str]] = []
         self.turns: list[tuple[float, str, list[str]]] = []
         self.observers: list[Callable[[Change], None]] = []
@@ -196,10 +201,21 @@ class World:
         self.lifecycle = NodeLifecycle(server, timeline)
         self.janitors = [
             kind(server, timeline)
-            for kind in (TaintEviction, Garbage, PodGarbage, Namespaces, Quotas)
+            for kind in (
+                TaintEviction,
+                Garbage,
+                PodGarbage,
+                Namespaces,
+                Disruptions,
+                Quotas,
+                VolumeBinder,
+            )
         ]
         self.scheduler = Scheduler(server, timeline)
         self.kubelets: dict[str, Kubelet] = {}
+        self.machines: dict[str, Container] = {}
+        self.agent = PowerAgent(server, timeline, self.machines)
+        """The power agent; not installed until it is started."""
         for name in NAMESPACES:
             server.create("namespaces", {"metadata": {"name": name}})
         control_plane = "node-role.kubernetes.io/control-plane"
@@ -242,7 +258,10 @@ class World:
             },
         }
         self.server.create("nodes", body)
-        self.kubelets[name] = Kubelet(self.server, self.timeline, self.lifecycle, name)
+        self.kubelets[name] = Kubelet(self.server, self.timeline, self.lifecycle, name, self.shares)
+        machine = Container(self.timeline, self.kubelets[name])
+        machine.is_changed = self.agent.notice
+        self.machines[name] = machine
 
     def _record(self, turn: Turn) -> None:
         steps = [traces.describe(step, turn.snapshot) for step in turn.plan.steps]

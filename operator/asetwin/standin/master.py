@@ -11,7 +11,8 @@ Environment, all by the operator's Pod template:
 - ``ASETWIN_NODE``: the AseNode it runs on, for people; default empty;
 - ``ASETWIN_BOOT_SECONDS``: how long the VM boots; 0 to 86400, default 0;
 - ``ASETWIN_LEASE_SECONDS``: whole seconds, 1 to 3600, default 3;
-- ``ASETWIN_PORT``: default 8080.
+- ``ASETWIN_PORT``: default 8080;
+- ``ASETWIN_JOURNAL``: the file of its journal; default empty, which means none.
 
 Exit status: 0 after SIGTERM and after standing down for a higher epoch, 2 for
 an environment that makes no sense or a cluster that cannot be found.
@@ -19,13 +20,14 @@ an environment that makes no sense or a cluster that cannot be found.
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -34,8 +36,9 @@ from kubernetes.aio.config import ConfigException
 
 from asetwin.constants import SYSTEM_NAMESPACE
 from asetwin.kube import client, errors
-from asetwin.model import epochs
+from asetwin.model import epochs, journals
 from asetwin.model.epochs import Step
+from asetwin.standin import journal
 
 log = logging.getLogger("asetwin.master")
 
@@ -67,6 +70,7 @@ class Settings:
     boot_seconds: float
     lease_seconds: int
     port: int
+    journal: str = ""
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
@@ -86,6 +90,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
             )
         ),
         port=int(_number(environ, "ASETWIN_PORT", 8080, 0, 65535, whole=True)),
+        journal=environ.get("ASETWIN_JOURNAL", ""),
     )
 
 
@@ -130,6 +135,7 @@ class Master:
         started_at: float,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        in_thread: Callable[[Callable[[], Any]], Awaitable[Any]] = asyncio.to_thread,
     ) -> None:
         self.settings = settings
         self.memory = epochs.Memory()
@@ -147,14 +153,24 @@ class Master:
         self._path = f"{self._collection}/{epochs.lease_name(settings.device)}"
         self._body: dict[str, Any] | None = None
         self._stop = asyncio.Event()
+        self._news = asyncio.Event()
+        """Something may have changed for the journal."""
         self._request: asyncio.Timeout | None = None
         self._turned_at = clock()
         self._held = False
         self._serving_since: float | None = None
         self._complaint = ""
+        self._journal = _Keeper(settings, clock=clock, wall=wall, in_thread=in_thread)
 
     async def run(self) -> None:
-        """Hold the Lease, until :meth:`stop` or for a higher epoch."""
+        """Hold the Lease and keep the journal, until :meth:`stop` or for a higher epoch."""
+        async with asyncio.TaskGroup() as tasks:
+            keeping = tasks.create_task(self._keep_journal()) if self.settings.journal else None
+            await self._hold()
+            if keeping is not None:
+                keeping.cancel()
+
+    async def _hold(self) -> None:
         while True:
             now = self._clock()
             self._turned_at = now
@@ -169,9 +185,35 @@ class Master:
             else:
                 await self._attempt(verdict)
 
+    async def _keep_journal(self) -> None:
+        """A line a second while the Lease allows it."""
+        while not self._stop.is_set():
+            now = self._clock()
+            opens, closes = epochs.window(self._terms, self.memory)
+            if opens <= now < closes and now >= self._journal.due_at:
+                await self._journal.write(self._may_serve)
+                self.look(self._clock())
+                continue
+            due = max(opens, self._journal.due_at) if now < closes else math.inf
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if math.isinf(due) else due - now):
+                    await self._news.wait()
+            self._news.clear()
+
+    def _may_serve(self) -> bool:
+        """Whether the Lease allows it at this very moment; asked in the journal's thread."""
+        return epochs.judge(
+            self.settings.me,
+            self._terms,
+            self.memory,
+            self._clock(),
+            is_stopping=self._stop.is_set(),
+        ).is_serving
+
     def stop(self) -> None:
         """Stop serving now; the loop then releases the Lease and ends."""
         self._stop.set()
+        self._news.set()
         self.look(self._clock())
         if self._request is not None and not self._request.expired():
             # The request in flight may still arrive. That is harmless: it and the release that
@@ -183,6 +225,8 @@ class Master:
         verdict = epochs.judge(
             self.settings.me, self._terms, self.memory, now, is_stopping=self._stop.is_set()
         )
+        if verdict.is_serving and (complaint := self._journal.complain(now)):
+            verdict = replace(verdict, is_serving=False, reason=complaint)
         _, closes = epochs.window(self._terms, self.memory)
         is_held = now < closes
         if self._held and not is_held and not self._stop.is_set():
@@ -194,6 +238,8 @@ class Master:
             self._serving_since = None
             if self._stop.is_set():
                 self._tell("stopped serving: was told to end")
+            elif is_held:
+                self._tell(f"stopped serving: {verdict.reason}")
         self._held = is_held
         return verdict
 
@@ -231,6 +277,7 @@ class Master:
             self._complain(error)
         finally:
             self._request = None
+            self._news.set()
         await self._pause(self.settings.lease_seconds / RETRIES_PER_LEASE)
 
     async def _call(self, step: Step) -> None:
@@ -243,6 +290,9 @@ class Master:
             lease = epochs.read(self._body) if self._body is not None else None
             self.memory = self.memory.saw(me, lease, at=self._clock())
             return
+        if step is Step.RELEASE:
+            # The next one may serve as soon as it reads this: a line on its way has to be first.
+            await self._journal.settle()
         make = epochs.release if step is Step.RELEASE else epochs.claim
         lease = make(me, self._terms, self.memory, sent_at)
         body = epochs.render(
@@ -289,6 +339,69 @@ class Master:
             mine.me.pod,
             mine.node,
         )
+
+
+class _Keeper:
+    """Writes the journal for a master, and knows how it stands.
+
+    A master serves only while its last line is on the disk and younger than a
+    Lease lasts: what it does without a trace would prove nothing.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
+    ) -> None:
+        me = settings.me
+        self.due_at = -math.inf
+        self._file = journal.Journal(settings.journal, me.epoch, me.pod, settings.node, wall)
+        self._limit_seconds = settings.lease_seconds
+        self._clock = clock
+        self._in_thread = in_thread
+        self._written_at = -math.inf
+        self._error = ""
+        self._writing = asyncio.Lock()
+
+    def complain(self, now: float) -> str:
+        """Why it keeps the master from serving; "" where it does not."""
+        if not self._file.path or (
+            not self._error and now < self._written_at + self._limit_seconds
+        ):
+            return ""
+        if self._error:
+            return self._error
+        if math.isinf(self._written_at):
+            return f"the journal {self._file.path} is not written yet"
+        return f"the journal {self._file.path} was last written {now - self._written_at:.1f} s ago"
+
+    async def settle(self) -> None:
+        """Wait for the line that is being written."""
+        async with self._writing:
+            return
+
+    async def write(self, may_serve: Callable[[], bool]) -> None:
+        """Write a line, and set when the next one is due."""
+        started_at = self._clock()
+        # In the rhythm of the last line, unless that was long ago.
+        due_at = self.due_at + journals.PERIOD_SECONDS
+        self.due_at = due_at if due_at > started_at else started_at + journals.PERIOD_SECONDS
+        async with self._writing:
+            try:
+                entry = await self._in_thread(lambda: self._file.append(may_serve))
+            except (OSError, journal.Refused) as error:
+                text = journal.explain(error, self._file.path)
+                if text != self._error:
+                    log.warning("%s", text)
+                self._error = text
+                self.due_at = self._clock() + self._limit_seconds / RETRIES_PER_LEASE
+                return
+        self._error = ""
+        if entry is not None:
+            self._written_at = started_at
 
 
 def _moment(seconds: float) -> str:

@@ -1,0 +1,214 @@
+"""Pods that have lost their GPU: they move where one is free, or are named (design 4.1).
+
+A failed GPU leaves its Node's capacity (:mod:`asetwin.model.marks`), which
+stops nothing that runs there already. What asks for more than is left has
+lost its device, so it is deleted and not evicted: no disruption budget keeps
+a broken GPU working. It is done only where the other node has one free, and
+with the reserve lifted, because a quota counts the pod that ends and its
+replacement both. ``status.gpuMove`` remembers what is on its way.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from asetwin import constants
+from asetwin.model import failover, marks, placing
+from asetwin.model.nodes import View
+from asetwin.model.plan import DeletePod
+from asetwin.resources import times
+from asetwin.resources.core import Pod
+from asetwin.resources.devices import AseDevice, DisplacedWorkload, GpuMove, GpuPod, PodProblem
+
+REASON = "GPU"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of pods without a GPU."""
+
+    move: GpuMove | None = None
+    """The memory of pods on their way; None where there are none."""
+    deletions: tuple[DeletePod, ...] = ()
+    stranded: tuple[PodProblem, ...] = ()
+    """Those that stay without one, each with why."""
+    wake_at: float | None = None
+
+
+def rule(
+    device: AseDevice, views: Sequence[View], pods: failover.Pods, *, is_free: bool, now: float
+) -> Verdict:
+    """The next step; ``is_free`` is False during a failover, which goes first.
+
+    The verdict's memory has to be written before its deletions are carried out.
+    """
+    losers = [(view, pod) for view in views for pod in _without_gpu(view, device, pods)]
+    known = device.status.gpu_move
+    if not is_free:
+        return Verdict(stranded=_named([(pod, _text(view)) for view, pod in losers]))
+    if known is not None:
+        ends_at = known.started_at + device.spec.timing.seconds("drain_timeout")
+        followed = _followed(known, pods)
+        if now < ends_at and not _has_arrived(followed, pods):
+            gone = [one for one in followed.pods if _is_present(one, pods)]
+            return Verdict(followed, _deletions(gone, known.node), wake_at=ends_at)
+    going, staying = _sorted_out(losers, views, pods)
+    stranded = _named(staying)
+    # After one that did not arrive in time, another attempt would only do the same again.
+    if not going or known is not None:
+        return Verdict(stranded=stranded)
+    move = _begun(going, pods, now)
+    return Verdict(move, _deletions(move.pods, move.node), stranded)
+
+
+def _without_gpu(view: View, device: AseDevice, pods: failover.Pods) -> list[Pod]:
+    """The pods on a Node that ask for more GPUs than are left: the newest of the least important.
+
+    Only where the Node says already that it has fewer, or the scheduler would
+    put the replacement back; and never by what a kubelet has not reported yet.
+    """
+    node = view.node
+    mark = marks.read(node) if node is not None else None
+    is_ours = mark is not None and mark.device == device.name and mark.gpus is not None
+    if node is None or not is_ours or not view.in_service:
+        return []
+    left = view.gpus
+    if node.allocatable.get(constants.GPU_RESOURCE, 0) > left:
+        return []
+    found = []
+    holders = [
+        one
+        for one in pods.by_node.get(node.name, ())
+        if one.requests.get(constants.GPU_RESOURCE) and not one.is_over and one.deleting is None
+    ]
+    holders.sort(key=lambda one: (-one.demands.priority, one.created, one.key))
+    for pod in holders:
+        left -= pod.requests[constants.GPU_RESOURCE]
+        if left < 0:
+            found.append(pod)
+            # A smaller one after it may still fit into what is left.
+            left += pod.requests[constants.GPU_RESOURCE]
+    return found
+
+
+def _sorted_out(
+    losers: Sequence[tuple[View, Pod]], views: Sequence[View], pods: failover.Pods
+) -> tuple[list[tuple[View, Pod]], list[tuple[Pod, str]]]:
+    """Those that have a place on the other node, and those that have none with why."""
+    going: list[tuple[View, Pod]] = []
+    staying: list[tuple[Pod, str]] = []
+    rooms = {
+        one.name: placing.Room.of(one.node, pods.by_node.get(one.node.name, ()))
+        for one in views
+        if one.node is not None and one.in_service
+    }
+    for view, pod in losers:
+        other = next((name for name in rooms if name != view.name), None)
+        kinds = (*failover.SCALED, "Job", "ReplicationController")
+        if pod.owner is None or pod.owner.kind not in kinds:
+            staying.append((pod, f"{_text(view)}, and nothing recreates it elsewhere"))
+        elif other is None:
+            staying.append((pod, f"{_text(view)}, and no other node is in service"))
+        elif (misfit := placing.misfit(pod, rooms[other], pods.tied)) is not None:
+            staying.append((pod, f"{_text(view)}; {misfit.message}"))
+        else:
+            going.append((view, pod))
+            rooms[other] = rooms[other].plus(pod)
+    return going, staying
+
+
+def _text(view: View) -> str:
+    return f"{view.name} has {view.gpus} GPUs left"
+
+
+def _named(found: Sequence[tuple[Pod, str]]) -> tuple[PodProblem, ...]:
+    return tuple(PodProblem(pod=pod.key, reason=REASON, message=text) for pod, text in found)
+
+
+def _begun(going: Sequence[tuple[View, Pod]], pods: failover.Pods, now: float) -> GpuMove:
+    stamp = times.render(now).replace("-", "").replace(":", "").replace(".", "").lower()
+    node = going[0][0].name
+    gone = [GpuPod(namespace=pod.namespace, name=pod.name, uid=pod.uid) for _, pod in going]
+    displaced: dict[str, int] = {}
+    for _, pod in going:
+        owner = failover.top_owner(pod, pods.workloads)
+        if owner is not None:
+            displaced[owner.uid] = displaced.get(owner.uid, 0) + 1
+    workloads = [
+        DisplacedWorkload(
+            namespace=pods.by_owner[uid][0].namespace,
+            kind=pods.owners[uid].kind,
+            name=pods.owners[uid].name,
+            uid=uid,
+            displaced=count,
+            want=_serving(uid, pods),
+            ready=_serving(uid, pods) - count,
+        )
+        for uid, count in sorted(displaced.items())
+    ]
+    return GpuMove(
+        id=f"{node}-gpu-{stamp}",
+        node=node,
+        started_at=now,
+        pods=tuple(gone),
+        workloads=tuple(workloads),
+    )
+
+
+def _followed(move: GpuMove, pods: failover.Pods) -> GpuMove:
+    gone = {one.uid for one in move.pods}
+    workloads = []
+    for one in move.workloads:
+        want = one.want
+        if one.kind in failover.SCALED:
+            known = pods.workloads.get(one.uid)
+            # A workload that was deleted or scaled down meanwhile is not missed.
+            want = min(want, known.replicas) if known is not None else 0
+        ready = sum(
+            1 for pod in pods.by_owner.get(one.uid, ()) if pod.is_serving and pod.uid not in gone
+        )
+        workloads.append(one.model_copy(update={"want": want, "ready": ready}))
+    return move.model_copy(update={"workloads": tuple(workloads)})
+
+
+def _has_arrived(move: GpuMove, pods: failover.Pods) -> bool:
+    is_ready = all(one.ready >= one.want for one in move.workloads)
+    return is_ready and not any(_is_present(one, pods) for one in move.pods)
+
+
+def _is_present(one: GpuPod, pods: failover.Pods) -> bool:
+    return any(
+        pod.uid == one.uid and pod.deleting is None and not pod.is_over
+        for all_of_them in pods.by_node.values()
+        for pod in all_of_them
+    )
+
+
+def _deletions(gone: Sequence[GpuPod], node: str) -> tuple[DeletePod, ...]:
+    return tuple(
+        DeletePod(one.namespace, one.name, one.uid, why=f"its GPU on {node} has failed")
+        for one in gone
+    )
+
+
+def _serving(uid: str, pods: failover.Pods) -> int:
+    return sum(1 for one in pods.by_owner.get(uid, ()) if one.is_serving)
+
+
+def message(verdict: Verdict) -> str:
+    """What becomes of them, in one line that counts and names."""
+    parts = []
+    if verdict.move is not None:
+        missing = sum(max(0, one.want - one.ready) for one in verdict.move.workloads)
+        count = len(verdict.move.pods)
+        parts.append(
+            f"{max(0, count - missing)} of {count} pods that lost their GPU on "
+            f"{verdict.move.node} are Ready again"
+        )
+    if verdict.stranded:
+        named = [f"{one.pod} ({one.message})" for one in verdict.stranded[:3]]
+        more = len(verdict.stranded) - len(named)
+        parts.append(
+            f"pods without a GPU: {len(verdict.stranded)}, as {', '.join(named)}"
+            + (f" and {more} more" if more else "")
+        )
+    return "; ".join(parts) or "every pod has the GPUs that it asks for"

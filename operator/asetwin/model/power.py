@@ -1,0 +1,256 @@
+"""Is a worker VM off, and should it be: facts, suspicion and fencing (design 4.3).
+
+Three sources say that a node may be lost. A HardwareFailure is an intent:
+the power is taken away because somebody asked for it. The power agent's
+``observed: Off`` is a fact, and the proof that nothing runs there any more. A
+kubelet whose Lease is silent is a suspicion only: the worker may be alive and
+writing, so its power is taken away first, and nothing else is done before the
+agent has seen it go.
+
+Without a power agent (no Lease of its) power is simulated: what is desired
+because of an intent counts as observed. A suspicion can then never be proven,
+and waits, unless ``fencing: BestEffort`` lets it end after a time-out.
+"""
+
+from dataclasses import dataclass
+
+from asetwin import constants
+from asetwin.model.failures import InForce
+from asetwin.model.hardware import Verdict
+from asetwin.model.snapshot import Snapshot
+from asetwin.resources.devices import AseDevice, PinnedWorker, Power, PowerState
+
+AGENT_LEASE = "asetwin-power-agent"
+AGENT_SILENT_SECONDS = 10.0
+"""The agent renews its Lease every two seconds."""
+SIMULATED = "Simulated"
+STOPPED_BY_US = "stopped by asetwin"
+"""In the agent's proof: it ended this run itself, and starts it again when On is desired."""
+BOOT_SECONDS = 60.0
+"""How long a machine may take from its start to its kubelet's first heartbeat."""
+CONTRADICTION_SECONDS = 2.0
+"""A heartbeat seen this much later than "Off" says that the agent is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """The power agent as its Lease shows it."""
+
+    is_installed: bool = False
+    is_alive: bool = False
+    fades_at: float | None = None
+    """When it will count as silent unless it renews."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The kubelet's Lease: when we last saw it change, and after how long it counts as silent."""
+
+    seen_at: float
+    timeout: float
+    is_blind: bool = False
+    """Whether no Lease at all is fresh, so that it is we who do not see."""
+
+    def is_silent(self, now: float) -> bool:
+        """Whether the kubelet is under suspicion."""
+        return not self.is_blind and now - self.seen_at >= self.timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is known of a worker's power, and what it should be."""
+
+    desired: PowerState = PowerState.ON
+    is_intended: bool = False
+    is_off: bool = False
+    """Proven: nothing runs there any more."""
+    is_suspect: bool = False
+    """Silent or cut off without an intent, and not proven to be off."""
+    is_assumed: bool = False
+    """Taken for off without proof (``fencing: BestEffort`` and no agent)."""
+    is_contradicted: bool = False
+    is_coming_on: bool = False
+    """Off, but about to be switched on: its pods are not to be taken away any more."""
+    waits_for: str = ""
+    wake_at: float | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the node counts as gone."""
+        return self.is_intended or self.is_off or self.is_assumed
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether its pods may be taken away."""
+        return (self.is_off and not self.is_coming_on) or self.is_assumed
+
+
+def find_agent(snapshot: Snapshot, now: float) -> Agent:
+    """The power agent, if one is installed; one that has left in order is not."""
+    key = f"{constants.SYSTEM_NAMESPACE}/{AGENT_LEASE}"
+    is_installed = any(
+        f"{one.namespace}/{one.name}" == key and one.holder for one in snapshot.leases
+    )
+    if not is_installed:
+        return Agent()
+    fades_at = snapshot.renewed.get(key, now) + AGENT_SILENT_SECONDS
+    return Agent(True, now < fades_at, fades_at)
+
+
+def find_heartbeat(snapshot: Snapshot, node: str, device: AseDevice) -> Heartbeat | None:
+    """The kubelet's heartbeat; None where there is no Lease to judge by."""
+    lease = next(
+        (
+            one
+            for one in snapshot.leases
+            if one.namespace == constants.LEASE_NAMESPACE and one.name == node
+        ),
+        None,
+    )
+    seen_at = snapshot.renewed.get(f"{constants.LEASE_NAMESPACE}/{node}")
+    if lease is None or seen_at is None:
+        return None
+    # kubelets renew four times in a Lease's duration; one that was set up to renew rarely must
+    # not be suspected for it.
+    timeout = max(float(device.spec.timing.seconds("heartbeat_timeout")), 0.75 * lease.duration)
+    freshest = max(
+        (at for key, at in snapshot.renewed.items() if key.startswith(constants.LEASE_NAMESPACE)),
+        default=seen_at,
+    )
+    # If even the newest heartbeat of all is old, the watch or the API server is slow, not a node.
+    is_blind = freshest - seen_at < timeout / 2
+    return Heartbeat(seen_at, timeout, is_blind)
+
+
+def judge(
+    worker: PinnedWorker,
+    verdict: Verdict,
+    failure: InForce,
+    device: AseDevice,
+    *,
+    agent: Agent,
+    heartbeat: Heartbeat | None,
+    is_evacuated: bool,
+    now: float,
+) -> Judgement:
+    """Decide on one worker's power.
+
+    ``is_evacuated``: whether a fenced node has nothing left that could be
+    taken away, so that its power may come back.
+    """
+    power = worker.status.power or Power()
+    is_real = agent.is_installed
+    is_intended = verdict.is_lost or failure.is_rebooting
+    contradicted = is_real and _is_contradicted(power, heartbeat)
+    is_off = power.observed is PowerState.OFF and not contradicted
+    if not is_real and not is_intended:
+        # Simulated power follows in this very turn: what is still seen as off is on.
+        is_off = False
+    is_silent = (
+        heartbeat is not None and heartbeat.is_silent(now) and not is_booting(power, heartbeat, now)
+    )
+    is_cut_off = is_real and power.observed is PowerState.ISOLATED
+    is_suspect = not is_intended and not is_off and (is_silent or is_cut_off)
+    is_assumed, waits_for, wake_at = False, "", None
+    if is_suspect:
+        silent = heartbeat if is_silent else None
+        is_assumed, waits_for, wake_at = _await_proof(worker, device, agent, silent, now)
+    elif is_intended and not is_off and is_real and not agent.is_alive:
+        waits_for = _wait_words(worker, agent, device)
+    elif heartbeat is not None and not is_intended and not is_off:
+        wake_at = heartbeat.seen_at + heartbeat.timeout
+    if contradicted:
+        waits_for = (
+            f"the power agent says that {worker.spec.node_name} is off, but its kubelet is alive"
+        )
+    desired = _desired(
+        power,
+        verdict,
+        failure,
+        is_real=is_real,
+        is_intended=is_intended,
+        is_off=is_off,
+        is_suspect=is_suspect and agent.is_alive,
+        is_evacuated=is_evacuated,
+    )
+    if device.spec.paused:
+        # Hands off means off the power, too.
+        desired = power.desired
+    is_ours = STOPPED_BY_US in (power.proof or "")
+    return Judgement(
+        desired=desired,
+        is_intended=is_intended,
+        is_off=is_off,
+        is_suspect=is_suspect,
+        is_assumed=is_assumed,
+        is_contradicted=contradicted,
+        is_coming_on=is_off and is_ours and desired is PowerState.ON,
+        waits_for=waits_for,
+        wake_at=wake_at,
+    )
+
+
+def _await_proof(
+    worker: PinnedWorker, device: AseDevice, agent: Agent, silent: Heartbeat | None, now: float
+) -> tuple[bool, str, float | None]:
+    """A suspicion: may it be acted on without proof, what is awaited, when to look again."""
+    if agent.is_alive:
+        return False, f"waiting for proof that {worker.spec.node_name} is off", None
+    words = _wait_words(worker, agent, device)
+    if device.spec.fencing != "BestEffort" or silent is None:
+        return False, words, None
+    fencing_seconds = device.spec.timing.seconds("fencing_timeout")
+    gives_up_at = silent.seen_at + silent.timeout + fencing_seconds
+    if now >= gives_up_at:
+        return True, "", None
+    return False, words, gives_up_at
+
+
+def is_booting(power: Power, heartbeat: Heartbeat, now: float) -> bool:
+    """Whether a machine was switched on and its kubelet has not been heard since.
+
+    That is no silence yet: without this a node that comes back would be
+    fenced again before it could say a word.
+    """
+    if power.method == SIMULATED or power.observed is not PowerState.ON:
+        return False
+    came_on_at = power.observed_at or 0.0
+    return heartbeat.seen_at < came_on_at and now - came_on_at < BOOT_SECONDS
+
+
+def _is_contradicted(power: Power, heartbeat: Heartbeat | None) -> bool:
+    if power.observed is not PowerState.OFF or power.method == SIMULATED or heartbeat is None:
+        return False
+    return heartbeat.seen_at > (power.observed_at or 0.0) + CONTRADICTION_SECONDS
+
+
+def _desired(
+    power: Power,
+    verdict: Verdict,
+    failure: InForce,
+    *,
+    is_real: bool,
+    is_intended: bool,
+    is_off: bool,
+    is_suspect: bool,
+    is_evacuated: bool,
+) -> PowerState:
+    if is_intended:
+        # The failure itself first, then the fence: the network goes, then the power.
+        is_cut = power.observed in (PowerState.ISOLATED, PowerState.OFF)
+        starts_isolated = verdict.power is PowerState.ISOLATED and not failure.is_rebooting
+        return PowerState.ISOLATED if starts_isolated and is_real and not is_cut else PowerState.OFF
+    if is_suspect:
+        return PowerState.OFF
+    # Fenced on suspicion: the power comes back when there is nothing left to take away. After a
+    # repaired failure the same holds, so that a pod is never removed from a node that runs again.
+    holds = power.desired is PowerState.OFF and is_off and is_real and not is_evacuated
+    return PowerState.OFF if holds else PowerState.ON
+
+
+def _wait_words(worker: PinnedWorker, agent: Agent, device: AseDevice) -> str:
+    who = "the power agent is silent" if agent.is_installed else "there is no power agent"
+    text = f"waiting for proof that {worker.spec.node_name} is off: {who}"
+    if device.spec.fencing == "BestEffort" and not agent.is_installed:
+        text += f"; taken for off after {device.spec.timing.seconds('fencing_timeout')} s"
+    return text

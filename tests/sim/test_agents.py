@@ -1,0 +1,235 @@
+"""The simulated machines and power agent, and that nothing moves without the agent's proof."""
+
+import pytest
+
+from asetwin.model.power import AGENT_LEASE
+from asetwin.power.drivers import Machine, Network
+from asetwin.sim import agents, invariants, kubelets
+from asetwin.sim.bodies import Json
+from asetwin.sim.world import Options, World
+from sim import stories
+
+A, B = "asetwin-worker", "asetwin-worker2"
+
+
+def with_agent(*, seed: int = 0, jitter: float = 0.0) -> World:
+    """A device in service, whose power the agent keeps."""
+    world = World(seed=seed, options=Options(jitter=jitter))
+    invariants.watch(world)
+    world.agent.start()
+    stories.set_up(world)
+    return world
+
+
+def power_of(world: World, name: str = "worker-a") -> Json:
+    power: Json = world.server.read("pinnedworkers", name)["status"]["power"]
+    return power
+
+
+def renewed(world: World, name: str, namespace: str = "kube-node-lease") -> str:
+    return str(world.server.read("leases", name, namespace)["spec"]["renewTime"])
+
+
+# --- Leases of the kubelets -----------------------------------------------------------------------
+
+
+def test_every_kubelet_renews_its_lease() -> None:
+    world = World()
+    world.run(5)
+    before = [renewed(world, name) for name in world.kubelets]
+    world.run(kubelets.BEAT_SECONDS)
+    assert all(renewed(world, name) > old for name, old in zip(world.kubelets, before, strict=True))
+
+
+@pytest.mark.parametrize("what", ["stop", "pause", "silence", "cut"])
+def test_a_machine_that_nobody_hears_does_not_renew(what: str) -> None:
+    world = World()
+    world.run(5)
+    getattr(world.machines[A], what)()
+    before, other = renewed(world, A), renewed(world, B)
+    world.run(30)
+    assert renewed(world, A) == before
+    assert renewed(world, B) > other
+
+
+@pytest.mark.parametrize("what", ["stop", "pause", "silence"])
+def test_a_start_ends_whatever_a_hand_has_done(what: str) -> None:
+    world = World()
+    world.run(5)
+    getattr(world.machines[A], what)()
+    world.run(30)
+    before = renewed(world, A)
+    world.machines[A].start()
+    world.run(agents.BOOT_SECONDS + kubelets.BEAT_SECONDS)
+    assert renewed(world, A) > before
+    assert world.machines[A].machine is Machine.RUNNING
+
+
+def test_a_lease_goes_with_its_node_and_comes_back_with_it() -> None:
+    world = World()
+    world.run(5)
+    world.server.delete("nodes", A)
+    world.run(kubelets.BEAT_SECONDS)
+    assert world.server.find("leases", A, "kube-node-lease") is None
+
+
+# --- The machines ---------------------------------------------------------------------------------
+
+
+def test_a_machine_that_was_stopped_before_it_has_booted_does_not_boot() -> None:
+    world = World()
+    machine = world.machines[A]
+    machine.stop()
+    machine.start()
+    world.run(agents.BOOT_SECONDS / 2)
+    machine.stop()
+    world.run(10)
+    assert not world.kubelets[A].is_on
+
+
+def test_a_restart_is_another_run() -> None:
+    world = World()
+    world.run(5)
+    world.machines[A].restart()
+    assert world.machines[A].started_at == world.timeline.wall()
+    assert world.kubelets[A].is_on
+
+
+# --- The agent ------------------------------------------------------------------------------------
+
+
+def test_the_agent_tells_what_it_sees() -> None:
+    world = with_agent()
+    seen = power_of(world)
+    assert (seen["observed"], seen["method"]) == ("On", "Docker")
+    assert renewed(world, AGENT_LEASE, "asetwin-system")
+
+
+def test_what_a_person_has_stopped_stays_off() -> None:
+    world = with_agent()
+    world.machines[A].stop()
+    world.run(30)
+    assert (power_of(world)["observed"], power_of(world)["desired"]) == ("Off", "On")
+    assert world.machines[A].machine is Machine.STOPPED
+
+
+def test_what_the_agent_has_stopped_it_starts_again_even_after_its_own_death() -> None:
+    world = with_agent()
+    world.apply(stories.FAILURE)
+    world.run_until(lambda: power_of(world)["observed"] == "Off", within=5)
+    world.agent.kill()
+    world.run(20)
+    world.delete_all(stories.FAILURE)
+    world.agent.start()
+    world.run_until(lambda: power_of(world)["observed"] == "On", within=10)
+    assert world.machines[A].started_at > world.timeline.wall() - 10
+
+
+def test_an_agent_that_is_killed_leaves_its_lease_and_one_that_leaves_does_not() -> None:
+    world = with_agent()
+    world.agent.kill()
+    world.run(60)
+    lease = world.server.read("leases", AGENT_LEASE, "asetwin-system")
+    assert lease["spec"]["holderIdentity"] == agents.HOLDER
+    world.agent.start()
+    world.run(5)
+    world.agent.leave()
+    lease = world.server.read("leases", AGENT_LEASE, "asetwin-system")
+    assert lease["spec"]["holderIdentity"] == ""
+
+
+def test_a_storage_port_is_cut_before_the_power_goes() -> None:
+    world = with_agent()
+    seen: list[tuple[str, str]] = []
+
+    def look() -> None:
+        now = power_of(world)["desired"], power_of(world)["observed"]
+        if not seen or seen[-1] != now:
+            seen.append(now)
+
+    world.step_observers.append(look)
+    port = {"kind": "HardwareFailure", "apiVersion": "asetwin.dev/v1alpha1"}
+    world.apply(
+        port | {"metadata": {"name": "p"}, "spec": {"node": "node-a", "component": "Port3"}}
+    )
+    world.run(5)
+    assert seen == [
+        ("On", "On"),
+        ("Isolated", "On"),
+        ("Isolated", "Isolated"),
+        ("Off", "Isolated"),
+        ("Off", "Off"),
+    ]
+    assert world.machines[A].network is Network.OPEN
+
+
+# --- Fencing, whatever happens --------------------------------------------------------------------
+
+
+def test_with_required_fencing_a_silent_node_keeps_its_pods() -> None:
+    # Case C20, first run: its containers go on, and nobody can prove the contrary.
+    world = World()
+    invariants.watch(world)
+    stories.set_up(world)
+    before = {bodies_of(one) for one in world.pods("shop")}
+    world.machines[A].silence()
+    # Kubernetes itself lets a Deployment's pods go after five minutes.
+    world.run(200)
+    assert {bodies_of(one) for one in world.pods("shop")} == before
+    assert world.server.read("asenodes", "node-a")["status"]["state"] == "Isolated"
+
+
+def bodies_of(pod: Json) -> tuple[str, str]:
+    return pod["metadata"]["uid"], pod["spec"].get("nodeName", "")
+
+
+def _count_writes() -> int:
+    world = with_agent()
+    before = world.operator.wire.writes
+    stories.fail_and_repair(world)
+    return world.operator.wire.writes - before
+
+
+WRITES = _count_writes()
+
+
+@pytest.mark.parametrize("number", range(1, WRITES + 1, 12))
+def test_the_operator_may_die_at_any_write_while_an_agent_keeps_the_power(number: int) -> None:
+    world = with_agent()
+    world.crash_after(number)
+    stories.fail_and_repair(world)
+    assert any("killed after" in text for _, text in world.trace)
+    assert [one.settings.node for one in world.masters() if one.is_serving] == ["node-b"]
+    assert power_of(world)["observed"] == "On"
+
+
+HANDS = ("stop", "start", "pause", "silence", "restart")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_hands_do_nothing_moves_without_proof_and_all_is_well_in_the_end(
+    seed: int,
+) -> None:
+    # The invariants hold at every step: forced deletions only from machines that stand still,
+    # and never two masters.
+    world = with_agent(seed=seed, jitter=0.3)
+    rng = world.timeline.rng
+    for _ in range(12):
+        world.run(rng.uniform(0.0, 15.0))
+        node = rng.choice((A, B))
+        deed = rng.choice((*HANDS, "agent-gone", "agent-back", "operator"))
+        if deed == "agent-gone":
+            world.agent.kill()
+        elif deed == "agent-back":
+            world.agent.start()
+        elif deed == "operator":
+            world.crash_after(rng.randint(1, 9))
+        else:
+            getattr(world.machines[node], deed)()
+    world.agent.start()
+    for machine in world.machines.values():
+        machine.start()
+    forgiven = {"spec": {"failuresForgivenUntil": "2026-01-01T01:00:00Z"}}
+    for name in ("node-a", "node-b"):
+        world.patch("AseNode", name, forgiven)
+    world.run_until(lambda: stories.is_calm(world), within=200)

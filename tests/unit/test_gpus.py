@@ -1,0 +1,138 @@
+"""Pods that have lost their GPU move where one is free, or are named (design 4.1, C18)."""
+
+from dataclasses import replace
+from typing import Any
+
+from asetwin.model import gpus
+from asetwin.model.marks import Mark
+from asetwin.model.snapshot import Snapshot
+from asetwin.resources import core
+from asetwin.resources.devices import AseDeviceStatus, GpuMove
+from unit.builders import (
+    GPU,
+    NOW,
+    ase_node,
+    cluster,
+    deployment,
+    device,
+    failure,
+    node,
+    pod,
+    pods,
+    replica,
+    views,
+    with_status,
+)
+
+
+def offering(name: str, count: int, **fields: Any) -> core.Node:
+    """A Node with this many GPUs of ours."""
+    room = {"cpu": 4000, "memory": 8 * 1024**3, "pods": 110, GPU: count}
+    owned = Mark("ase", gpus=count).render() or ""
+    return node(name, allocatable=room, capacity={GPU: count}, owned=owned, **fields)
+
+
+def infer(number: int = 0, *, at: str = "na", of: str = "infer", **fields: Any) -> core.Pod:
+    return replica(number, of, node=at, requests={GPU: 1}, **fields)
+
+
+def ask(seen: Snapshot, *, is_free: bool = True, now: float = NOW) -> gpus.Verdict:
+    found = views(seen, now=now)
+    return gpus.rule(seen.devices["ase"], found, pods(seen), is_free=is_free, now=now)
+
+
+def names(verdict: gpus.Verdict) -> list[str]:
+    return [one.name for one in verdict.deletions]
+
+
+BROKEN = failure(component="GPU1")
+
+
+def test_a_pod_moves_to_the_free_gpu_of_the_other_node() -> None:
+    seen = cluster(BROKEN, offering("na", 0), offering("nb", 1), *deployment("infer"), infer())
+    verdict = ask(seen)
+    assert names(verdict) == ["infer-0"]
+    assert not verdict.deletions[0].force
+    assert verdict.move is not None
+    assert [one.want for one in verdict.move.workloads] == [1]
+    assert not ask(seen, is_free=False).deletions
+
+
+def test_a_node_that_still_offers_it_is_waited_for() -> None:
+    seen = cluster(BROKEN, offering("na", 1), offering("nb", 1), *deployment("infer"), infer())
+    assert ask(seen) == gpus.Verdict()
+
+
+def test_a_kubelet_that_reports_none_for_a_while_costs_no_pod() -> None:
+    seen = cluster(offering("na", 0), offering("nb", 1), *deployment("infer"), infer())
+    assert ask(seen) == gpus.Verdict()
+
+
+def test_gpus_of_a_real_device_plugin_are_not_ours_to_judge() -> None:
+    foreign = replace(offering("na", 0), owned="")
+    seen = cluster(BROKEN, foreign, offering("nb", 1), *deployment("infer"), infer())
+    assert ask(seen) == gpus.Verdict()
+
+
+def test_without_a_free_one_the_pod_stays_and_is_named() -> None:
+    train = infer(0, of="train", at="nb")
+    seen = cluster(
+        BROKEN, offering("na", 0), offering("nb", 1), *deployment("infer"), infer(), train
+    )
+    verdict = ask(seen)
+    assert names(verdict) == []
+    (named,) = verdict.stranded
+    assert (named.pod, named.reason) == ("default/infer-0", "GPU")
+    assert "nb has 0 nvidia.com/gpu free" in named.message
+    assert "pods without a GPU: 1, as default/infer-0" in gpus.message(verdict)
+
+
+def test_a_failed_leftover_takes_no_gpu() -> None:
+    leftover = infer(1, at="nb", phase="Failed", is_ready=False)
+    seen = cluster(
+        BROKEN, offering("na", 0), offering("nb", 1), *deployment("infer"), infer(), leftover
+    )
+    assert names(ask(seen)) == ["infer-0"]
+
+
+def test_the_newest_of_the_least_important_loses_it() -> None:
+    old, new = infer(0, created=1), infer(1, created=2)
+    vital = infer(2, created=3, demands=core.Demands(priority=10))
+    seen = cluster(
+        ase_node("a", hardware={"gpus": 3}),
+        BROKEN,
+        offering("na", 2),
+        offering("nb", 1),
+        *deployment("infer", replicas=3),
+        old,
+        new,
+        vital,
+    )
+    assert names(ask(seen)) == ["infer-1"]
+
+
+def test_a_bare_pod_is_named_because_nothing_recreates_it() -> None:
+    bare = pod("bare", requests={GPU: 1})
+    verdict = ask(cluster(BROKEN, offering("na", 0), offering("nb", 1), bare))
+    assert names(verdict) == []
+    assert "nothing recreates it" in verdict.stranded[0].message
+
+
+def remembered(seen: Snapshot, move: GpuMove) -> Snapshot:
+    told = with_status(device(), AseDeviceStatus(gpu_move=move))
+    return replace(seen, devices={"ase": told})
+
+
+def test_the_move_is_remembered_until_the_replacement_is_ready() -> None:
+    parts = (BROKEN, offering("na", 0), offering("nb", 1), *deployment("infer"))
+    move = ask(cluster(*parts, infer())).move
+    assert move is not None
+    # Killed before the deletion: the next process does it.
+    assert names(ask(remembered(cluster(*parts, infer()), move))) == ["infer-0"]
+    starting = infer(1, at="nb", is_ready=False)
+    waiting = ask(remembered(cluster(*parts, starting), move), now=NOW + 1)
+    assert (waiting.move is not None, names(waiting), waiting.wake_at) == (True, [], NOW + 60)
+    assert "0 of 1 pods" in gpus.message(waiting)
+    assert ask(remembered(cluster(*parts, starting), move), now=NOW + 60).move is None
+    ready = replace(starting, is_ready=True)
+    assert ask(remembered(cluster(*parts, ready), move), now=NOW + 1) == gpus.Verdict()

@@ -1,0 +1,581 @@
+"""Is a worker off, and should it be (design 4.3): facts, suspicion, fencing, and the way back."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from asetwin import constants
+from asetwin.model import decide, failures, hardware, power
+from asetwin.model.plan import DeletePod, Evict, PatchNode, WriteStatus
+from asetwin.model.power import Agent, Heartbeat, Judgement
+from asetwin.model.snapshot import Snapshot
+from asetwin.resources import core
+from asetwin.resources.devices import PinnedWorker, PowerState
+from asetwin.resources.times import render
+from unit.builders import (
+    NOW,
+    cluster,
+    condition,
+    deployment,
+    device,
+    failure,
+    node,
+    replica,
+    views,
+    worker,
+)
+from unit.builders import ase_node as ase_node_of
+
+TIMEOUT, FENCING = 3.0, 5
+"""Heartbeat time-out and fencing time-out of the fast profile."""
+LONG_AGO = NOW - 200.0
+OURS = f"container exited with 137 ({power.STOPPED_BY_US})"
+THEIRS = "container exited with 137"
+
+ON, OFF, ISOLATED, UNKNOWN = (
+    PowerState.ON,
+    PowerState.OFF,
+    PowerState.ISOLATED,
+    PowerState.UNKNOWN,
+)
+AGENTS = {
+    "none": Agent(),
+    "alive": Agent(True, True, NOW + 9.0),
+    "silent": Agent(True, False, NOW - 1.0),
+}
+HEARTBEATS = {
+    "none": None,
+    "fresh": Heartbeat(NOW - 1.0, TIMEOUT),
+    "silent": Heartbeat(NOW - 100.0, TIMEOUT),
+    "blind": Heartbeat(NOW - 100.0, TIMEOUT, is_blind=True),
+}
+INTENTS: dict[str, tuple[str, ...]] = {"none": (), "dead": ("Node",), "port": ("Port3",)}
+
+
+def pinned(
+    observed: PowerState,
+    *,
+    desired: PowerState = ON,
+    at: float = LONG_AGO,
+    method: str = "Docker",
+    proof: str = THEIRS,
+) -> PinnedWorker:
+    """The worker ``wa`` with what an agent has seen of it."""
+    seen = {"desired": desired.value, "observed": observed.value, "observedAt": render(at)}
+    return worker("wa", status={"power": seen | {"method": method, "proof": proof}})
+
+
+def judge(
+    one: PinnedWorker,
+    *,
+    agent: str | Agent = "alive",
+    heartbeat: str | Heartbeat | None = "fresh",
+    failed: tuple[str, ...] = (),
+    rebooting: bool = False,
+    fencing: str = "Required",
+    evacuated: bool = True,
+    now: float = NOW,
+) -> Judgement:
+    """Judge ``wa``; agents and heartbeats may be named."""
+    return power.judge(
+        one,
+        hardware.judge(failed, ase_node_of("a").spec.hardware),
+        failures.InForce(components=failed, is_rebooting=rebooting),
+        device(spec={"timing": {"profile": "Fast"}, "fencing": fencing}),
+        agent=AGENTS[agent] if isinstance(agent, str) else agent,
+        heartbeat=HEARTBEATS[heartbeat] if isinstance(heartbeat, str) else heartbeat,
+        is_evacuated=evacuated,
+        now=now,
+    )
+
+
+# --- The table ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row; On was desired so far."""
+
+    intent: str
+    observed: PowerState
+    agent: str
+    heartbeat: str
+    fencing: str
+
+    @property
+    def has_agent(self) -> bool:
+        return self.agent != "none"
+
+    @property
+    def is_proven(self) -> bool:
+        """An agent's Off is a fact; simulated power is off only while somebody wants it off."""
+        return self.observed is OFF and (self.has_agent or self.intent != "none")
+
+    @property
+    def is_suspected(self) -> bool:
+        """Nobody asked for it, it is not proven, but the kubelet is silent or it is cut off."""
+        if self.intent != "none" or self.is_proven:
+            return False
+        is_cut_off = self.has_agent and self.observed is ISOLATED
+        return self.heartbeat == "silent" or is_cut_off
+
+    @property
+    def is_given_up(self) -> bool:
+        """BestEffort, nobody who could prove it, and silent for longer than both time-outs."""
+        is_long = self.heartbeat == "silent"
+        may_give_up = self.agent != "alive" and self.fencing == "BestEffort"
+        return self.is_suspected and may_give_up and is_long
+
+    @property
+    def desired(self) -> PowerState:
+        if self.intent == "port" and self.has_agent and self.observed not in (ISOLATED, OFF):
+            return ISOLATED
+        if self.intent != "none":
+            return OFF
+        return OFF if self.is_suspected and self.agent == "alive" else ON
+
+    @property
+    def is_waiting(self) -> bool:
+        if self.intent != "none":
+            return self.agent == "silent" and not self.is_proven
+        return self.is_suspected and not self.is_given_up
+
+
+def cases() -> Iterator[Any]:
+    for row in itertools.product(
+        INTENTS, PowerState, AGENTS, HEARTBEATS, ("Required", "BestEffort")
+    ):
+        case = Case(*row)
+        yield pytest.param(case, id="-".join(map(str, row)))
+
+
+@pytest.mark.parametrize("case", list(cases()))
+def test_what_is_known_and_what_is_desired_follow_from_the_sources(case: Case) -> None:
+    # Off was seen after the last heartbeat, or the two would contradict each other.
+    at = NOW - 0.5 if case.observed is OFF else LONG_AGO
+    method = "Docker" if case.has_agent else power.SIMULATED
+    found = judge(
+        pinned(case.observed, at=at, method=method),
+        agent=case.agent,
+        heartbeat=case.heartbeat,
+        failed=INTENTS[case.intent],
+        fencing=case.fencing,
+    )
+    assert found.desired is case.desired
+    assert found.is_lost is (case.intent != "none" or case.is_proven or case.is_given_up)
+    assert found.is_fenced is (case.is_proven or case.is_given_up)
+    assert found.is_suspect is case.is_suspected
+    assert bool(found.waits_for) is case.is_waiting
+    assert not found.is_contradicted
+    if case.is_waiting:
+        assert "waiting for proof that na is off" in found.waits_for
+
+
+@pytest.mark.parametrize("case", list(cases()))
+def test_pods_are_taken_away_only_with_proof_or_where_best_effort_says_so(case: Case) -> None:
+    # The rule that must hold whatever else changes: fenced needs Off, or BestEffort.
+    method = "Docker" if case.has_agent else power.SIMULATED
+    for rebooting in (False, True):
+        found = judge(
+            pinned(case.observed, at=NOW - 0.5, method=method),
+            agent=case.agent,
+            heartbeat=case.heartbeat,
+            failed=INTENTS[case.intent],
+            rebooting=rebooting,
+            fencing=case.fencing,
+        )
+        if found.is_fenced and case.observed is not OFF:
+            assert (case.fencing, case.agent != "alive") == ("BestEffort", True)
+        if found.is_fenced:
+            assert found.is_lost
+
+
+# --- An intent ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("observed", PowerState)
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_reboot_takes_the_power(observed: PowerState, agent: str) -> None:
+    method = "Docker" if agent != "none" else power.SIMULATED
+    found = judge(pinned(observed, at=NOW, method=method), agent=agent, rebooting=True)
+    assert (found.desired, found.is_intended, found.is_lost) == (OFF, True, True)
+    assert found.is_fenced is (observed is OFF)
+
+
+def test_a_storage_port_takes_the_network_first_and_then_the_power() -> None:
+    one = pinned(ON)
+    seen = []
+    for _ in range(4):
+        found = judge(one, failed=("Port3",))
+        seen.append((found.desired, found.is_lost, found.is_fenced))
+        one = pinned(found.desired, desired=found.desired, at=NOW, proof=OURS)
+    assert seen == [
+        (ISOLATED, True, False),
+        (OFF, True, False),
+        (OFF, True, True),
+        (OFF, True, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("agent", "failed", "rebooting"),
+    [
+        pytest.param("none", ("Port3",), False, id="simulated"),
+        pytest.param("alive", ("Port3",), True, id="rebooting-as-well"),
+        pytest.param("alive", ("Port3", "Motherboard"), False, id="dead-as-well"),
+    ],
+)
+def test_where_the_power_goes_anyway_the_network_is_not_cut_first(
+    agent: str, failed: tuple[str, ...], rebooting: bool
+) -> None:
+    assert judge(pinned(ON), agent=agent, failed=failed, rebooting=rebooting).desired is OFF
+
+
+# --- A loss by somebody's hand --------------------------------------------------------------------
+
+
+def test_a_container_stopped_by_hand_is_a_loss_with_proof_and_stays_as_it_is() -> None:
+    found = judge(pinned(OFF, at=NOW), heartbeat=Heartbeat(NOW - 1.0, TIMEOUT))
+    assert (found.is_lost, found.is_fenced, found.is_suspect) == (True, True, False)
+    # Nothing is taken back: the agent starts only what it has stopped itself.
+    assert (found.desired, found.is_coming_on, found.waits_for) == (ON, False, "")
+
+
+@pytest.mark.parametrize(
+    ("proof", "coming"),
+    [
+        pytest.param(OURS, True, id="stopped-by-us"),
+        pytest.param(THEIRS, False, id="stopped-by-hand"),
+    ],
+)
+@pytest.mark.parametrize("before", [ON, OFF])
+def test_only_a_stop_of_ours_ends_by_itself(proof: str, coming: bool, before: PowerState) -> None:
+    one = pinned(OFF, desired=before, at=NOW - 99.0, proof=proof)
+    found = judge(one, heartbeat="silent", evacuated=True)
+    assert found.desired is ON
+    # Off is still a fact, but a pod must not be removed from a node that is being switched on.
+    assert (found.is_lost, found.is_coming_on, found.is_fenced) == (True, coming, not coming)
+
+
+@pytest.mark.parametrize(
+    ("evacuated", "desired", "fenced"),
+    [
+        pytest.param(False, OFF, True, id="held-until-nothing-is-left"),
+        pytest.param(True, ON, False, id="evacuated"),
+    ],
+)
+def test_the_power_comes_back_when_nothing_is_left_to_take_away(
+    evacuated: bool, desired: PowerState, fenced: bool
+) -> None:
+    one = pinned(OFF, desired=OFF, at=NOW - 99.0, proof=OURS)
+    found = judge(one, heartbeat="silent", evacuated=evacuated)
+    assert (found.desired, found.is_lost, found.is_fenced) == (desired, True, fenced)
+
+
+def test_power_that_was_not_taken_is_not_held_back() -> None:
+    # Still On while Off is desired: the intent has gone before the agent did anything.
+    found = judge(pinned(ON, desired=OFF), evacuated=False)
+    assert (found.desired, found.is_lost, found.is_suspect) == (ON, False, False)
+
+
+def test_simulated_power_is_not_held_back() -> None:
+    one = pinned(OFF, desired=OFF, method=power.SIMULATED, proof="")
+    found = judge(one, agent="none", evacuated=False)
+    assert (found.desired, found.is_lost, found.is_fenced) == (ON, False, False)
+
+
+# --- Contradiction --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("after", "contradicted"),
+    [
+        pytest.param(-50.0, False, id="long-before"),
+        pytest.param(0.0, False, id="at-the-same-time"),
+        # The last renewal may still have been on its way when the power went.
+        pytest.param(power.CONTRADICTION_SECONDS, False, id="a-late-one"),
+        pytest.param(power.CONTRADICTION_SECONDS + 0.01, True, id="really-alive"),
+        pytest.param(60.0, True, id="much-later"),
+    ],
+)
+@pytest.mark.parametrize("agent", ["alive", "silent"])
+@pytest.mark.parametrize("failed", [(), ("Node",)], ids=["by-itself", "intended"])
+def test_a_kubelet_that_is_alive_contradicts_the_agent(
+    after: float, contradicted: bool, agent: str, failed: tuple[str, ...]
+) -> None:
+    off_at = NOW - 100.0
+    beat = Heartbeat(off_at + after, 1000.0)
+    found = judge(pinned(OFF, at=off_at), agent=agent, heartbeat=beat, failed=failed)
+    assert found.is_contradicted is contradicted
+    assert found.is_fenced is not contradicted
+    assert found.is_lost is (bool(failed) or not contradicted)
+    if contradicted:
+        assert "says that na is off, but its kubelet is alive" in found.waits_for
+
+
+def test_without_an_agent_there_is_nobody_to_contradict() -> None:
+    one = pinned(OFF, at=NOW - 100.0, method=power.SIMULATED)
+    found = judge(one, agent="none", failed=("Node",))
+    assert (found.is_contradicted, found.is_fenced) == (False, True)
+
+
+# --- Suspicion ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_kubelet_is_silent_from_its_time_out_on(agent: str) -> None:
+    method = "Docker" if agent != "none" else power.SIMULATED
+    for age, silent in ((TIMEOUT - 0.001, False), (TIMEOUT, True), (TIMEOUT + 50.0, True)):
+        beat = Heartbeat(NOW - age, TIMEOUT)
+        found = judge(pinned(ON, method=method), agent=agent, heartbeat=beat)
+        assert found.is_suspect is silent
+        assert not found.is_lost
+
+
+def test_best_effort_gives_up_after_both_time_outs() -> None:
+    one = pinned(ON, method=power.SIMULATED)
+    for age, lost in ((TIMEOUT + FENCING - 0.001, False), (TIMEOUT + FENCING, True)):
+        beat = Heartbeat(NOW - age, TIMEOUT)
+        found = judge(one, agent="none", heartbeat=beat, fencing="BestEffort")
+        assert (found.is_lost, found.is_fenced, found.is_suspect) == (lost, lost, True)
+
+
+def test_required_never_gives_up() -> None:
+    beat = Heartbeat(NOW - 1e6, TIMEOUT)
+    for agent in AGENTS:
+        method = "Docker" if agent != "none" else power.SIMULATED
+        assert not judge(pinned(ON, method=method), agent=agent, heartbeat=beat).is_lost
+
+
+@pytest.mark.parametrize(
+    ("came_on", "heard", "suspect"),
+    [
+        pytest.param(1.0, 100.0, False, id="just-started"),
+        pytest.param(power.BOOT_SECONDS - 0.1, 100.0, False, id="boots-slowly"),
+        pytest.param(power.BOOT_SECONDS, 100.0, True, id="never-came-up"),
+        pytest.param(50.0, 40.0, True, id="heard-since-then"),
+    ],
+)
+def test_a_machine_that_boots_is_not_silent(came_on: float, heard: float, suspect: bool) -> None:
+    one = pinned(ON, at=NOW - came_on)
+    assert judge(one, heartbeat=Heartbeat(NOW - heard, TIMEOUT)).is_suspect is suspect
+
+
+def test_simulated_machines_do_not_boot() -> None:
+    one = pinned(ON, at=NOW - 1.0, method=power.SIMULATED)
+    assert judge(one, agent="none", heartbeat="silent").is_suspect
+
+
+# --- When to look again ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("observed", "agent", "heartbeat", "failed", "fencing", "after"),
+    [
+        pytest.param(ON, "alive", "fresh", (), "Required", TIMEOUT - 1.0, id="when-silent"),
+        pytest.param(ON, "none", "fresh", (), "BestEffort", TIMEOUT - 1.0, id="simulated"),
+        pytest.param(ON, "alive", "none", (), "Required", None, id="no-lease"),
+        pytest.param(ON, "alive", "fresh", ("Node",), "Required", None, id="intended"),
+        pytest.param(OFF, "alive", "silent", (), "Required", None, id="proven"),
+        pytest.param(ON, "none", "silent", (), "Required", None, id="waits-for-ever"),
+        pytest.param(
+            ON, "none", Heartbeat(NOW - 4.0, TIMEOUT), (), "BestEffort", 4.0, id="gives-up"
+        ),
+    ],
+)
+def test_asks_to_be_woken_when_time_alone_changes_the_answer(
+    observed: PowerState,
+    agent: str,
+    heartbeat: str | Heartbeat,
+    failed: tuple[str, ...],
+    fencing: str,
+    after: float | None,
+) -> None:
+    method = "Docker" if agent != "none" else power.SIMULATED
+    found = judge(
+        pinned(observed, at=NOW - 99.0, method=method),
+        agent=agent,
+        heartbeat=heartbeat,
+        failed=failed,
+        fencing=fencing,
+    )
+    assert found.wake_at == (None if after is None else NOW + after)
+
+
+def test_looking_only_when_asked_to_misses_nothing() -> None:
+    # The kubelet goes silent at NOW, nobody can prove it, BestEffort: two looks are enough.
+    one, beat, now = pinned(ON, method=power.SIMULATED), Heartbeat(NOW, TIMEOUT), NOW
+    seen = []
+    while True:
+        found = judge(one, agent="none", heartbeat=beat, fencing="BestEffort", now=now)
+        seen.append((now - NOW, found.is_suspect, found.is_lost))
+        if found.wake_at is None or found.wake_at <= now:
+            break
+        now = found.wake_at
+    assert seen == [
+        (0.0, False, False),
+        (TIMEOUT, True, False),
+        (TIMEOUT + FENCING, True, True),
+    ]
+
+
+# --- The sources in a snapshot --------------------------------------------------------------------
+
+AGENT_KEY = f"{constants.SYSTEM_NAMESPACE}/{power.AGENT_LEASE}"
+
+
+def agent_lease(holder: str = "agent-1") -> core.Lease:
+    return core.Lease(constants.SYSTEM_NAMESPACE, power.AGENT_LEASE, holder, 0, 6.0)
+
+
+def node_lease(name: str, duration: float = 4.0) -> core.Lease:
+    return core.Lease(constants.LEASE_NAMESPACE, name, name, 0, duration)
+
+
+@pytest.mark.parametrize(
+    ("leases", "age", "found"),
+    [
+        pytest.param((), 0.0, Agent(), id="not-installed"),
+        pytest.param((agent_lease(""),), 0.0, Agent(), id="left-in-order"),
+        pytest.param((agent_lease(),), 0.0, Agent(True, True, NOW + 10.0), id="alive"),
+        pytest.param((agent_lease(),), 9.9, Agent(True, True, NOW + 0.1), id="late"),
+        pytest.param((agent_lease(),), 10.0, Agent(True, False, NOW), id="silent"),
+        pytest.param(
+            (core.Lease("default", power.AGENT_LEASE, "x"),), 0.0, Agent(), id="elsewhere"
+        ),
+    ],
+)
+def test_the_agent_is_known_by_its_lease(
+    leases: tuple[core.Lease, ...], age: float, found: Agent
+) -> None:
+    seen = cluster(*leases, renewed={AGENT_KEY: NOW - age})
+    one = power.find_agent(seen, NOW)
+    assert (one.is_installed, one.is_alive) == (found.is_installed, found.is_alive)
+    assert one.fades_at == (None if found.fades_at is None else pytest.approx(found.fades_at))
+
+
+@pytest.mark.parametrize(
+    ("duration", "stated", "timeout"),
+    [
+        pytest.param(4.0, 3, 3.0, id="as-stated"),
+        pytest.param(40.0, 3, 30.0, id="a-kubelet-that-renews-rarely"),
+        pytest.param(40.0, 60, 60.0, id="more-than-needed"),
+    ],
+)
+def test_a_kubelet_may_be_as_late_as_its_own_lease_allows(
+    duration: float, stated: int, timeout: float
+) -> None:
+    seen = heard({"na": 1.0, "nb": 0.0}, duration=duration)
+    patient = device(spec={"timing": {"profile": "Fast", "heartbeatTimeoutSeconds": stated}})
+    beat = power.find_heartbeat(seen, "na", patient)
+    assert beat is not None
+    assert (beat.seen_at, beat.timeout) == (NOW - 1.0, timeout)
+
+
+def heard(ages: dict[str, float], *, duration: float = 4.0, **fields: Any) -> Snapshot:
+    """The standard device, whose kubelets were heard so long ago."""
+    renewed = {f"{constants.LEASE_NAMESPACE}/{name}": NOW - age for name, age in ages.items()}
+    leases = [node_lease(name, duration) for name in ages]
+    return cluster(*leases, **fields, renewed=renewed)
+
+
+@pytest.mark.parametrize(
+    ("ages", "silent"),
+    [
+        pytest.param({"na": 50.0, "nb": 0.5}, True, id="one-of-two"),
+        pytest.param({"na": 50.0, "nb": 50.5}, False, id="none-is-heard"),
+        pytest.param({"na": 50.0, "nb": 49.0}, False, id="stopped-together"),
+        pytest.param({"na": 50.0, "nb": 50.0, "cp": 0.5}, True, id="both-but-not-the-third"),
+        pytest.param({"na": 2.0, "nb": 0.5}, False, id="not-yet"),
+    ],
+)
+def test_when_no_kubelet_is_heard_it_is_we_who_do_not_hear(
+    ages: dict[str, float], silent: bool
+) -> None:
+    beat = power.find_heartbeat(heard(ages), "na", device())
+    assert beat is not None
+    assert beat.is_silent(NOW) is silent
+
+
+@pytest.mark.parametrize("what", ["lease", "renewal"])
+def test_without_a_lease_there_is_nothing_to_judge_by(what: str) -> None:
+    key = f"{constants.LEASE_NAMESPACE}/na"
+    seen = cluster(renewed={key: NOW}) if what == "lease" else cluster(node_lease("na"))
+    assert power.find_heartbeat(seen, "na", device()) is None
+
+
+# --- In a whole turn ------------------------------------------------------------------------------
+
+STANDING = ("Available", "WorkerReady")
+
+
+def plan_for(seen: Snapshot) -> list[Any]:
+    return list(decide.decide(seen, "ase", NOW).steps)
+
+
+def serving(
+    *more: Any, ages: dict[str, float], fencing: str = "Required", **fields: Any
+) -> Snapshot:
+    """The device in service with three replicas on node a."""
+    leases = [node_lease(name) for name in ages]
+    renewed = {f"{constants.LEASE_NAMESPACE}/{name}": NOW - age for name, age in ages.items()}
+    return cluster(
+        device(spec={"fencing": fencing}, finalizers=[constants.FINALIZER]),
+        *(
+            ase_node_of(name, conditions=[condition(kind) for kind in STANDING])
+            for name in ("a", "b")
+        ),
+        *deployment(replicas=3),
+        *(replica(number) for number in range(3)),
+        *leases,
+        *more,
+        renewed=renewed | fields.pop("renewed", {}),
+    )
+
+
+@pytest.mark.parametrize("agent", ["none", "alive"])
+def test_a_suspicion_evacuates_nothing_before_there_is_proof(agent: str) -> None:
+    installed = (agent_lease(),) if agent == "alive" else ()
+    method = "Docker" if agent == "alive" else power.SIMULATED
+    seen = serving(
+        *installed,
+        pinned(ON, method=method),
+        ages={"na": 50.0, "nb": 0.5},
+        renewed={AGENT_KEY: NOW},
+    )
+    steps = plan_for(seen)
+    assert not [one for one in steps if isinstance(one, DeletePod | Evict)]
+    # It may be alive: no taint that would end pods there either.
+    for step in steps:
+        if isinstance(step, PatchNode) and step.name == "na":
+            assert not [one for one in step.taints if one.effect == "NoExecute"]
+    (written,) = (
+        one
+        for one in steps
+        if isinstance(one, WriteStatus) and (one.plural, one.name) == ("pinnedworkers", "wa")
+    )
+    wanted = "Off" if agent == "alive" else "On"
+    assert written.patch.get("power", {}).get("desired", "On") == wanted
+
+
+def test_with_an_agent_only_what_is_desired_is_written() -> None:
+    seen = serving(
+        agent_lease(),
+        pinned(ON),
+        failure(component="Node"),
+        ages={"na": 0.5, "nb": 0.5},
+        renewed={AGENT_KEY: NOW},
+    )
+    (written,) = (
+        one
+        for one in plan_for(seen)
+        if isinstance(one, WriteStatus) and (one.plural, one.name) == ("pinnedworkers", "wa")
+    )
+    assert written.patch["power"] == {"desired": "Off"}
+
+
+def test_views_stay_as_they_are_without_leases() -> None:
+    assert [one.judged for one in views(cluster(node("na")))] == [Judgement(), Judgement()]
