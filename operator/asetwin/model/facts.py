@@ -16,7 +16,14 @@ from asetwin.model.nodes import View
 from asetwin.model.references import References
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources.core import Node
-from asetwin.resources.devices import AseDevice, Failover, FailoverRecord, NodeState, Votes
+from asetwin.resources.devices import (
+    AseDevice,
+    DeviceState,
+    Failover,
+    FailoverRecord,
+    NodeState,
+    Votes,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +135,11 @@ def _is_evacuated(
     if record is not None and record.from_node == name and record.evacuated_at is not None:
         # A node that is lost again while its return is not over has not been evacuated anew.
         return record.rebalance is None
-    # With nobody left to take over, holding the power back would keep the device Offline.
+    # With nobody left to take over, holding the power back would keep the device Offline: no other
+    # node is up, or it may not act. The vote that it lacks may be the very one of this node.
     others = [one.ase_node for one in members if one.ase_node.name != name]
-    return not any(one.status.state is NodeState.UP for one in others)
+    is_offline = device.status.state is DeviceState.OFFLINE
+    return is_offline or not any(one.status.state is NodeState.UP for one in others)
 
 
 def _node(member: references.Member, snapshot: Snapshot) -> Node | None:
