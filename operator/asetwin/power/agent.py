@@ -17,7 +17,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -26,6 +26,7 @@ from asetwin.constants import API_VERSION
 from asetwin.kube import client, errors
 from asetwin.power import rules
 from asetwin.power.drivers import Command, CommandError, Driver, EngineError, Machine, Reading
+from asetwin.power.metrics import Metrics
 from asetwin.power.presence import Presence
 from asetwin.resources import conditions
 from asetwin.resources.devices import PinnedWorker, Power, PowerState
@@ -69,6 +70,7 @@ class Edge:
     cluster: str
     wall: Callable[[], float]
     """Seconds since the epoch."""
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 class Keeper:
@@ -215,12 +217,15 @@ class Keeper:
     async def _carry_out(self, command: Command) -> float:
         log.info("%s (worker=%s node=%s)", command, self.worker.name, self.node)
         is_again, self._last_command = command is self._last_command, command
+        begun_at = _now()
         try:
             await self._edge.driver.apply(self.node, command)
         except (CommandError, EngineError) as error:
+            self._edge.metrics.commanded(command, "failed", _now() - begun_at)
             self._trouble = f"could not {command} it: {error}"
             self._complain(self._trouble)
             return RETRY_SECONDS
+        self._edge.metrics.commanded(command, "done", _now() - begun_at)
         self._has_killed, self._trouble = command is Command.KILL, ""
         return AGAIN_SECONDS if is_again else 0.0
 
