@@ -371,6 +371,8 @@ def test_failures_that_follow_each_other_end_as_told(story: str) -> None:
         assert len(seen) == 4
         assert all(is_ready for node, is_ready in seen if node in up)
         where = {node for node, _ in seen}
+        if "gpu" in step:
+            assert [node for node, _ in pods(world, "infer").values()] == [step["gpu"]]
         found = {
             **states(world),
             "device": world.device().status.state,

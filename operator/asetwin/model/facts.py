@@ -91,14 +91,17 @@ def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float)
     is_returning = record is not None and (
         failover.is_back(record, views) or record.rebalance is not None
     )
-    if record is not None and is_returning and not device.spec.paused:
+    # A device whose storage is offline starts nothing that could wait: nobody could say where the
+    # data of a pod is that moves now.
+    may_move = not device.spec.paused and not lost_disks
+    if record is not None and is_returning and may_move:
         back = rebalance.rule(record, views, pods, snapshot, device, now)
         if not back.is_over:
             record = record.model_copy(update={"rebalance": back.memory})
         else:
             told = rebalance.remembered(back, now)
             closed, record = failover.close(record, now, rebalance=told), None
-    if record is None and quorum.is_reached(votes) and not lost_disks and not device.spec.paused:
+    if record is None and quorum.is_reached(votes) and may_move:
         pair = failover.to_start(views)
         if pair is not None:
             record = failover.start(*pair, pods, now)
@@ -113,7 +116,9 @@ def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float)
         record=record,
         closed=closed,
         back=back,
-        lost_gpus=gpus.rule(device, views, pods, is_free=record is None, now=now),
+        lost_gpus=gpus.rule(
+            device, views, pods, is_free=record is None and not lost_disks, now=now
+        ),
         workload=workload,
         weighed=reserve.balance(device, views, snapshot, workload, now),
     )
