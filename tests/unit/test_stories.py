@@ -75,8 +75,8 @@ STEPS: list[tuple[dict[str, Any], list[tuple[str, str, bool]]]] = [
         ],
     ),
     (
-        {"fencedAt": render(NOW + 1), "phase": "Moving"},
-        [("NodeFenced", "a is proven to be off", False)],
+        {"fencedAt": render(NOW + 1), "fencedBy": "container a ended", "phase": "Moving"},
+        [("NodeFenced", "a is off: container a ended", False)],
     ),
     ({"evacuatedAt": render(NOW + 2)}, [("PodsRemoved", "no pod is left on a", False)]),
     (
