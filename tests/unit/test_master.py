@@ -695,9 +695,15 @@ def test_sigterm_releases_the_lease_and_ends_the_process(environment: pytest.Mon
 
     @asynccontextmanager
     async def connect() -> AsyncIterator[Leases]:
-        # Comes after the first claim: the loop is in its first wait by then.
-        asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+        async def terminate() -> None:
+            # After the first claim, however long that takes on a busy machine.
+            while "POST" not in leases.calls:
+                await asyncio.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        terminating = asyncio.create_task(terminate())
         yield leases
+        await terminating
 
     environment.setattr(client, "connect", connect)
     assert masters.main() == 0

@@ -90,6 +90,13 @@ STEPS: list[tuple[dict[str, Any], list[tuple[str, str, bool]]]] = [
 ]
 
 
+def test_another_address_of_a_worker_is_told() -> None:
+    before, after = {"address": "172.18.0.3"}, {"address": "172.18.0.5"}
+    text = "the InternalIP of its Node was 172.18.0.3, and is 172.18.0.5 now"
+    assert told("worker", before, after) == [("AddressChanged", text, False)]
+    assert told("worker", {}, after) == told("worker", after, after) == []
+
+
 def test_a_failover_tells_its_steps_one_by_one() -> None:
     before: dict[str, Any] = {}
     record = dict(RECORD)

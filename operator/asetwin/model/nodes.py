@@ -203,6 +203,7 @@ def worker_status(one: View, now: float) -> PinnedWorkerStatus | None:
         observed_generation=worker.metadata.generation,
         summary=f"Node {worker.spec.node_name}, power {after.observed.value} ({how})",
         power=after,
+        address=(one.node.address if one.node is not None else "") or None,
         gpus=one.gpus,
         conditions=conditions.result(),
     )

@@ -238,6 +238,9 @@ def _worker(before: PinnedWorkerStatus, after: PinnedWorkerStatus) -> Iterator[L
     if new is not None and (old is None or old.observed is not new.observed):
         how = f" ({new.method.lower()})" if new.method else ""
         yield f"Power{new.observed.value}", f"power is {new.observed.value}{how}", False
+    if before.address and after.address and before.address != after.address:
+        text = f"the InternalIP of its Node was {before.address}, and is {after.address} now"
+        yield "AddressChanged", text, False
 
 
 def _failure(before: HardwareFailureStatus, after: HardwareFailureStatus) -> Iterator[Line]:

@@ -485,6 +485,7 @@ class PinnedWorkerStatus(Wire):
     observed_generation: int | None = None
     summary: str | None = None
     power: Power | None = None
+    address: str | None = None
     gpus: int | None = None
     conditions: tuple[Condition, ...] = ()
 
