@@ -75,8 +75,8 @@ STEPS: list[tuple[dict[str, Any], list[tuple[str, str, bool]]]] = [
         ],
     ),
     (
-        {"fencedAt": render(NOW + 1), "phase": "Moving"},
-        [("NodeFenced", "a is proven to be off", False)],
+        {"fencedAt": render(NOW + 1), "fencedBy": "container a ended", "phase": "Moving"},
+        [("NodeFenced", "a is off: container a ended", False)],
     ),
     ({"evacuatedAt": render(NOW + 2)}, [("PodsRemoved", "no pod is left on a", False)]),
     (
@@ -88,6 +88,13 @@ STEPS: list[tuple[dict[str, Any], list[tuple[str, str, bool]]]] = [
         [("FailedOver", "pods and master recovered after 4.0 s", False)],
     ),
 ]
+
+
+def test_another_address_of_a_worker_is_told() -> None:
+    before, after = {"address": "172.18.0.3"}, {"address": "172.18.0.5"}
+    text = "the InternalIP of its Node was 172.18.0.3, and is 172.18.0.5 now"
+    assert told("worker", before, after) == [("AddressChanged", text, False)]
+    assert told("worker", {}, after) == told("worker", after, after) == []
 
 
 def test_a_failover_tells_its_steps_one_by_one() -> None:

@@ -7,7 +7,7 @@ facts as the conditions, in one place, at the end of a turn.
 from collections.abc import Sequence
 
 from asetwin import constants
-from asetwin.model import failover, failures, gpus, master, nodes, quorum, reserve, shares
+from asetwin.model import failover, failures, gpus, master, nodes, power, quorum, reserve, shares
 from asetwin.model.conditions import Conditions, merge_patch
 from asetwin.model.facts import Facts
 from asetwin.model.nodes import View
@@ -354,8 +354,12 @@ def refused_node(one: AseNode, answer: Answer, now: float) -> AseNodeStatus:
 def refused_worker(one: PinnedWorker, answer: Answer, now: float) -> PinnedWorkerStatus:
     conditions = Conditions(one.status.conditions, one.metadata.generation, now)
     conditions.set("Accepted", False, answer.reason, answer.message)
+    # Whoever holds the Node now says what its power should be; else it gets back what was taken.
+    is_others = answer.reason is Reason.NODE_TAKEN
+    seen = one.status.power if not is_others else None
     return PinnedWorkerStatus(
         observed_generation=one.metadata.generation,
         summary=answer.message,
+        power=power.given_back(seen) if seen is not None else None,
         conditions=conditions.result(),
     )

@@ -8,9 +8,9 @@ changed in ``status.power``, carry out a command, look again. It turns every
 few seconds without being woken, so an event that is lost costs seconds and
 never the truth. Nothing is remembered that a new process would need.
 
-A PinnedWorker acts while its condition Accepted is True. When it is deleted,
-its machine gets back what the agent has taken from it: that is the last time
-that anybody knows of it.
+A PinnedWorker acts while its condition Accepted is True. When that ends, or
+when it is deleted, its machine gets back what the agent has taken from it: that
+is the last time that anybody knows of it.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from asetwin.constants import API_VERSION
 from asetwin.kube import client, errors
+from asetwin.model.power import is_owed
 from asetwin.power import rules
 from asetwin.power.drivers import Command, CommandError, Driver, EngineError, Machine, Reading
 from asetwin.power.metrics import Metrics
@@ -123,11 +124,12 @@ class Keeper:
     async def turn(self) -> float:
         """Look, decide, write, act; answers with the seconds until the next turn."""
         power = self.worker.status.power or Power()
-        if not _is_accepted(self.worker):
+        is_accepted = _is_accepted(self.worker)
+        if not is_accepted and not is_owed(power):
             return IDLE_SECONDS
         reading = await self._look()
         verdict = rules.judge(
-            power.desired,
+            power.desired if is_accepted else PowerState.ON,
             reading,
             power,
             method=self._edge.driver.method,
@@ -146,9 +148,10 @@ class Keeper:
 
     async def release(self) -> None:
         """Give back to the machine of a deleted PinnedWorker what we have taken from it."""
-        if not _is_accepted(self.worker) or self._identified_at is None:
-            return
         last = self.worker.status.power or Power()
+        is_concerned = _is_accepted(self.worker) or is_owed(last)
+        if not is_concerned or self._identified_at is None:
+            return
         for _ in range(RELEASE_TRIES):
             reading = await self._look(is_known=True)
             verdict = rules.judge(
