@@ -62,6 +62,7 @@ _TRIGGERS = (
     ("cut off from storage", "StorageNetwork"),
     ("rebooting", "Reboot"),
     ("silent", "Silence"),
+    (power.STOPPED_BY_US, "Silence"),
 )
 _CORE = ("Motherboard", "DIMM", "OSDisk")
 
@@ -69,7 +70,8 @@ _CORE = ("Motherboard", "DIMM", "OSDisk")
 def trigger_of(text: str) -> str:
     """One of a few words for what has set off a failover, from the sentence in its record.
 
-    ``PowerLost`` is what the power agent has seen without any HardwareFailure.
+    ``Silence`` is a kubelet that was not heard and was fenced for it,
+    ``PowerLost`` what the power agent has seen without a hand of ours.
     """
     worst = text.partition(";")[0]
     if worst.startswith(_CORE) and worst.endswith("failed"):

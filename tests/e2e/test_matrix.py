@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import matrix
+from e2e import workloads
 from e2e.twin import DEVICE, NODE_A, NODE_B, Twin, is_ready
 from matrix import MATRIX, Cell
 
@@ -42,20 +43,9 @@ def bring_master_to_a(twin: Twin) -> None:
 
 def deploy_gpu(twin: Twin) -> None:
     """One pod with a GPU, on A."""
-    (deployment,) = [one for one in twin.sample("workload.yaml") if one["kind"] == "Deployment"]
-    deployment["metadata"].update(name="infer", namespace=twin.namespace)
-    deployment["metadata"]["labels"] = {"app": "infer"}
-    spec = deployment["spec"]
-    spec["replicas"] = 1
-    spec["selector"]["matchLabels"] = {"app": "infer"}
-    spec["template"]["metadata"]["labels"] = {"app": "infer"}
-    wish = {"key": "kubernetes.io/hostname", "operator": "In", "values": [twin.nodes[NODE_A]]}
-    term = {"weight": 100, "preference": {"matchExpressions": [wish]}}
-    pod = spec["template"]["spec"]
-    del pod["topologySpreadConstraints"]
-    pod["affinity"] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}
-    pod["containers"][0]["resources"]["limits"] = {"nvidia.com/gpu": 1}
-    twin.apply(deployment)
+    wish = workloads.preferred(twin.nodes[NODE_A])
+    infer = workloads.with_gpu(twin, "infer", affinity=wish)
+    twin.apply(infer)
     twin.wait("the GPU pod on A", lambda: located(twin, "infer", "A"), within=60)
 
 

@@ -28,6 +28,7 @@ from unit import builders
 from unit.builders import NOW, FakeApi
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+GOLDEN = Path(__file__).parent / "golden"
 FAILOVER = {
     "id": "a-1",
     "trigger": "both power supplies failed: no power; Port1 failed: management network affected",
@@ -176,12 +177,31 @@ def test_every_component_that_takes_a_node_out_has_its_trigger(component: str) -
     [
         pytest.param("rebooting", "Reboot", id="reboot"),
         pytest.param("silent, and taken for off without proof", "Silence", id="silence"),
-        pytest.param("container asetwin-worker has ended (exit 137)", "PowerLost", id="by-hand"),
+        pytest.param(
+            "stopped by asetwin: container asetwin-worker has ended", "Silence", id="fenced"
+        ),
+        pytest.param("container asetwin-worker has ended", "PowerLost", id="by-hand"),
         pytest.param("its worker VM is off", "PowerLost", id="off"),
     ],
 )
 def test_what_takes_a_node_out_without_a_component_has_its_trigger(text: str, word: str) -> None:
     assert trigger_of(text) == word
+
+
+def test_every_trigger_is_the_word_for_some_failover_of_the_golden_cases() -> None:
+    told = re.compile(r"^ *trigger: '?(.*?)'?$", re.MULTILINE)
+    texts = {
+        text for path in GOLDEN.glob("*.output.yaml") for text in told.findall(path.read_text())
+    }
+    assert {trigger_of(text) for text in texts} == {
+        "CorePart",
+        "Node",
+        "PowerLost",
+        "PowerSupplies",
+        "Reboot",
+        "Silence",
+        "StorageNetwork",
+    }
 
 
 def test_a_failover_of_a_whole_cluster_is_observed_once_whoever_looks_and_how_often() -> None:
