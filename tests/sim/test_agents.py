@@ -286,3 +286,17 @@ def test_what_a_person_has_stopped_stays_so_when_the_device_goes() -> None:
     world.run_until(lambda: not world.server.listed("asedevices"), within=20)
     world.run(5)
     assert world.machines[A].machine is Machine.STOPPED
+
+
+def test_a_fence_once_begun_is_finished_whatever_the_kubelet_says_meanwhile() -> None:
+    # A frozen machine is thawed to be killed. Its kubelet renewed its Lease in between, the
+    # operator took the node for alive, and it was switched on again with its pods lost.
+    world = with_agent()
+    before = {bodies_of(one)[0] for one in world.pods("shop")}
+    world.machines[A].pause()
+    world.run_until(lambda: not world.machines[A].is_running, within=30)
+    world.run_until(lambda: bool(world.device().status.failover), within=2)
+    world.run_until(lambda: stories.is_calm(world), within=120)
+    assert {bodies_of(one)[0] for one in world.pods("shop")} != before
+    assert world.device().status.history[0].from_node == "node-a"
+    assert world.machines[A].is_running

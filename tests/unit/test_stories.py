@@ -286,7 +286,8 @@ def test_a_refusal_and_its_end_are_told(
 
 
 def power(observed: str, method: str | None = None) -> dict[str, Any]:
-    return {"power": {"observed": observed} | ({"method": method} if method else {})}
+    how = {"method": method} if method else {}
+    return {"power": {"observed": observed} | how, "summary": f"power {observed}"}
 
 
 @pytest.mark.parametrize(
@@ -301,6 +302,19 @@ def power(observed: str, method: str | None = None) -> dict[str, Any]:
         ),
         pytest.param(power("Off"), power("Off", "Simulated"), [], id="still-off"),
         pytest.param(power("Off"), {}, [], id="forgotten"),
+        # The agent writes what it sees before the operator's turn; only the summary is ours.
+        pytest.param(
+            power("Off", "Docker") | {"summary": "power On"},
+            power("Off", "Docker"),
+            [("PowerOff", "power is Off (docker)", False)],
+            id="written-by-the-agent",
+        ),
+        pytest.param(
+            power("On"),
+            power("On") | accepted("False", "NodeTaken") | {"summary": "refused"},
+            [("NodeTaken", "why", True)],
+            id="refused",
+        ),
     ],
 )
 def test_a_worker_tells_its_power(

@@ -121,6 +121,7 @@ def view(
             heartbeat=heartbeat,
             is_evacuated=is_evacuated,
             is_out=is_out,
+            was_suspect=_is_suspected(ase_node.status.conditions),
             now=now,
         )
     conditions = Conditions(ase_node.status.conditions, ase_node.metadata.generation, now)
@@ -159,6 +160,11 @@ def view(
         conditions=conditions.result(),
         summary=summary,
     )
+
+
+def _is_suspected(conditions: tuple[Condition, ...]) -> bool:
+    found = conditions_of.find(conditions, "Available")
+    return found is not None and found.reason == Reason.SUSPECTED
 
 
 def _loss_words(member: Member, judged: power.Judgement, failure: failures.InForce) -> str:

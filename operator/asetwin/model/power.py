@@ -132,13 +132,15 @@ def judge(
     heartbeat: Heartbeat | None,
     is_evacuated: bool,
     is_out: bool = False,
+    was_suspect: bool = False,
     now: float,
 ) -> Judgement:
     """Decide on one worker's power.
 
     ``is_evacuated``: whether a fenced node has nothing left that could be
     taken away, so that its power may come back. ``is_out``: whether its Node
-    is out of service by our hand.
+    is out of service by our hand. ``was_suspect``: whether the last turn had it
+    under suspicion.
     """
     power = worker.status.power or Power()
     is_real = agent.is_installed
@@ -148,12 +150,8 @@ def judge(
     if not is_real and not is_intended:
         # Simulated power follows in this very turn: what is still seen as off is on.
         is_off = False
-    is_silent = (
-        heartbeat is not None
-        and heartbeat.is_silent(now)
-        and not is_booting(power, heartbeat, now, is_out=is_out)
-    )
-    is_cut_off = is_real and power.observed is PowerState.ISOLATED
+    is_silent = _is_silent(power, heartbeat, now, is_out=is_out)
+    is_cut_off = _is_being_cut_off(power, agent, was_suspect=was_suspect)
     is_suspect = not is_intended and not is_off and (is_silent or is_cut_off)
     is_assumed, waits_for, wake_at = False, "", None
     if is_suspect:
@@ -192,6 +190,23 @@ def judge(
         waits_for=waits_for,
         wake_at=wake_at,
     )
+
+
+def _is_silent(power: Power, heartbeat: Heartbeat | None, now: float, *, is_out: bool) -> bool:
+    if heartbeat is None or not heartbeat.is_silent(now):
+        return False
+    return not is_booting(power, heartbeat, now, is_out=is_out)
+
+
+def _is_being_cut_off(power: Power, agent: Agent, *, was_suspect: bool) -> bool:
+    """Whether a machine is off the network, or its power is being taken on suspicion.
+
+    A fence once begun is finished: to kill a frozen machine it is thawed, and
+    its kubelet may say a last word. Taken for alive then, it would be switched
+    on again with its pods lost.
+    """
+    is_being_fenced = was_suspect and agent.is_alive and power.desired is PowerState.OFF
+    return is_being_fenced or (agent.is_installed and power.observed is PowerState.ISOLATED)
 
 
 def _await_proof(

@@ -234,10 +234,15 @@ def _node(before: AseNodeStatus, after: AseNodeStatus) -> Iterator[Line]:
 
 
 def _worker(before: PinnedWorkerStatus, after: PinnedWorkerStatus) -> Iterator[Line]:
-    old, new = before.power, after.power
-    if new is not None and (old is None or old.observed is not new.observed):
+    new = after.power
+    # NB: not by what was observed before: the agent writes that itself, before we look. The
+    # summary is ours, and names it.
+    accepted = conditions.find(after.conditions, "Accepted")
+    is_refused = accepted is not None and accepted.status == "False"
+    if new is not None and before.summary != after.summary and not is_refused:
         how = f" ({new.method.lower()})" if new.method else ""
-        yield f"Power{new.observed.value}", f"power is {new.observed.value}{how}", False
+        proof = f": {new.proof}" if new.proof else ""
+        yield f"Power{new.observed.value}", f"power is {new.observed.value}{how}{proof}", False
     if before.address and after.address and before.address != after.address:
         text = f"the InternalIP of its Node was {before.address}, and is {after.address} now"
         yield "AddressChanged", text, False

@@ -203,6 +203,9 @@ class PowerAgent(Process):
             self._server.patch("pinnedworkers", worker.name, patch, subresource="status")
         if verdict.command is not None:
             self._busy.add(node)
+            if verdict.command is Command.KILL and machine.machine is Machine.PAUSED:
+                # The engine thaws what it has to kill: its kubelet may say a last word.
+                machine.start()
             takes = START_SECONDS if verdict.command is Command.START else KILL_SECONDS
             delay = self.timeline.varied(takes)
             self.timeline.call_later(delay, self._carry_out, node, verdict.command)
