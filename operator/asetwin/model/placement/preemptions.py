@@ -72,7 +72,9 @@ def _not_spared(
     board: Board, pod: Pod, node: str, lower: list[Pod], guarded: frozenset[str]
 ) -> list[Pod]:
     """Those that have to go: the guarded and the important ones are put back first."""
-    lower.sort(key=lambda one: (one.key not in guarded, -one.demands.priority, one.created))
+    lower.sort(
+        key=lambda one: (one.key not in guarded, -one.demands.priority, one.created, one.key)
+    )
     victims = []
     for one in lower:
         board.put(one, node)

@@ -48,9 +48,13 @@ class Relations:
         self._tallies_by_anchor: dict[Anchor, list[Tally]] = defaultdict(list)
         self._bans: dict[PodTerm, Ban] = {}
         self._bans_by_anchor: dict[Anchor, list[Ban]] = defaultdict(list)
+        self._index: dict[Anchor, dict[tuple[str, str], Pod]] | None = None
+        """By label, then by Node and pod, from the first question on that needs it."""
 
     def add(self, pod: Pod, node: str, sign: int = 1) -> None:
         """Count a pod on a Node; -1 takes it away again."""
+        if self._index is not None:
+            _file(self._index, node, pod, sign)
         if self._tallies:
             for tally in self._anchored(pod, self._tallies_by_anchor):
                 is_skipped = tally.skips_deleted and pod.deleting is not None
@@ -72,11 +76,21 @@ class Relations:
             found = self._tallies[key] = Tally(terms, skips_deleted)
             # One term's anchor is enough: all of them have to select a pod.
             self._tallies_by_anchor[_anchor(terms[0])].append(found)
-            for node, pod in pods:
+            for (node, _), pod in self._having(_anchor(terms[0]), pods):
                 is_skipped = skips_deleted and pod.deleting is not None
                 if not is_skipped and self.selects_by_all(terms, pod):
                     found.counts[node] += 1
         return found
+
+    def _having(
+        self, anchor: Anchor, pods: Iterable[tuple[str, Pod]]
+    ) -> Iterable[tuple[tuple[str, str], Pod]]:
+        """The pods with a label: all of them where none is demanded."""
+        if self._index is None:
+            self._index = {NO_ANCHOR: {}}
+            for node, pod in pods:
+                _file(self._index, node, pod, 1)
+        return self._index.get(anchor, {}).items()
 
     def bans_on(self, pod: Pod) -> Iterator[Ban]:
         """The anti-affinity of pods that are there and that refuses this one."""
@@ -108,6 +122,15 @@ class Relations:
         yield from known.get(NO_ANCHOR, ())
         for label in pod.labels.items():
             yield from known.get(label, ())
+
+
+def _file(index: dict[Anchor, dict[tuple[str, str], Pod]], node: str, pod: Pod, sign: int) -> None:
+    key = (node, pod.key)
+    for label in (NO_ANCHOR, *pod.labels.items()):
+        if sign > 0:
+            index.setdefault(label, {})[key] = pod
+        else:
+            index[label].pop(key, None)
 
 
 def _anchor(term: PodTerm) -> Anchor:

@@ -54,7 +54,8 @@ class Room:
         """One pod more."""
         self.pods[pod.key] = pod
         self._count(pod.requests, 1)
-        self.ports.update(pod.demands.host_ports)
+        if pod.demands.host_ports:
+            self.ports.update(pod.demands.host_ports)
 
     def remove(self, pod: Pod) -> None:
         """One pod less; KeyError where it is not there."""
