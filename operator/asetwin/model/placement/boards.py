@@ -222,11 +222,15 @@ def _is_domain(spread: Spread, pod: Pod, node: Node) -> bool:
 
 
 def _domain(key: str) -> str:
-    return "the node" if key == "kubernetes.io/hostname" else f"the {key.rpartition('/')[2]}"
+    return "a node" if key == "kubernetes.io/hostname" else f"a {key.rpartition('/')[2]}"
 
 
 def _place(key: str, room: Room) -> str:
-    return room.title if key == "kubernetes.io/hostname" else f"{_domain(key)} of {room.title}"
+    return (
+        room.title
+        if key == "kubernetes.io/hostname"
+        else f"the {key.rpartition('/')[2]} of {room.title}"
+    )
 
 
 def leading(found: list[Misfit]) -> list[Misfit]:

@@ -40,6 +40,8 @@ class Queue:
     """More Nodes of the cluster, for pods that fit on none of those."""
     guarded: Callable[[], frozenset[str]] = frozenset
     """The pods that disruption budgets do not let go; asked only where one would be driven out."""
+    on_put: Callable[[Pod, str], None] | None = None
+    """Told of every pod that gets a place, before the next one is looked at."""
     placed: dict[str, Placed] = field(default_factory=dict)
     failures: dict[tuple[int, ...], tuple[Misfit, ...]] = field(default_factory=dict)
     """What an equal pod was told since the board last changed."""
@@ -68,8 +70,7 @@ class Queue:
             return Placed(pod, misfit=telling(list(known)), all_misfits=known)
         node = self._choose(pod, self.nodes) or self._choose(pod, self.others)
         if node:
-            self.board.put(pod, node)
-            self.failures.clear()
+            self._put(pod, node)
             return Placed(pod, node)
         found = [one for name in self.nodes for one in self.board.misfits(pod, name)]
         if not pod.demands.is_gated and pod.demands.preempts and pod.demands.priority > self.least:
@@ -77,11 +78,16 @@ class Queue:
             if better is not None:
                 for one in better.victims:
                     self.board.take(one, better.node)
-                self.board.put(pod, better.node)
-                self.failures.clear()
+                self._put(pod, better.node)
                 return Placed(pod, better.node, victims=better.victims)
         self.failures[shape] = tuple(found)
         return Placed(pod, misfit=telling(found), all_misfits=tuple(found))
+
+    def _put(self, pod: Pod, node: str) -> None:
+        self.board.put(pod, node)
+        self.failures.clear()
+        if self.on_put is not None:
+            self.on_put(pod, node)
 
     @property
     def least(self) -> int:
