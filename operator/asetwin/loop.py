@@ -15,6 +15,7 @@ from asetwin.kube import errors
 from asetwin.kube.act import Executor
 from asetwin.kube.client import Client
 from asetwin.kube.observe import Cluster
+from asetwin.metrics import Metrics
 from asetwin.model import decide
 from asetwin.model.plan import Plan
 
@@ -49,10 +50,13 @@ class Track:
 class Loop:
     """All devices' loops over one cluster."""
 
-    def __init__(self, api: Client, cluster: Cluster, executor: Executor) -> None:
+    def __init__(
+        self, api: Client, cluster: Cluster, executor: Executor, metrics: Metrics | None = None
+    ) -> None:
         self._api = api
         self._cluster = cluster
         self._executor = executor
+        self._metrics = metrics or Metrics()
         self._tracks: dict[str, Track] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._keeper = Track()
@@ -77,6 +81,12 @@ class Loop:
             if track.turned_at and now - track.turned_at > STUCK_SECONDS
         )
 
+    def scrape(self) -> bytes:
+        """The metrics at this moment, as Prometheus reads them."""
+        return self._metrics.render(
+            self._cluster.snapshot(), now=time.time(), monotonic=time.monotonic()
+        )
+
     async def run(self) -> None:
         """Read the cluster, then keep one loop per device until cancelled."""
         await self._first_sync()
@@ -98,13 +108,15 @@ class Loop:
 
     def _keep(self) -> None:
         """Start a loop for each device, and end those of devices that are gone."""
-        wanted = {UNBOUND, *self._cluster.snapshot().devices}
+        devices = self._cluster.snapshot().devices
+        wanted = {UNBOUND, *devices}
         for name in sorted(wanted - set(self._tasks)):
             self._tracks[name] = Track()
             self._tasks[name] = asyncio.create_task(self._device(name), name=f"loop {name}")
         for name in sorted(set(self._tasks) - wanted):
             self._tasks.pop(name).cancel()
             self._tracks.pop(name)
+            self._metrics.forget(name, devices)
 
     async def _first_sync(self) -> None:
         said = ""
@@ -145,15 +157,24 @@ class Loop:
 
     async def _guarded_turn(self, name: str, track: Track) -> float:
         """One turn; how long to wait for an event after it."""
+        begun_at = time.monotonic()
+
+        def ended(outcome: str) -> None:
+            at = time.monotonic()
+            self._metrics.turned(name, outcome, at - begun_at, ended_at=at)
+
         try:
             waits = await self._turn(name)
             track.failures = 0
+            ended("done")
             return waits
         except errors.KubeError as error:
+            ended("ended")
             level = logging.DEBUG if errors.is_transient(error) else logging.ERROR
             level = logging.WARNING if track.failures > 3 else level
             logger.log(level, "%s: turn ended early: %s", name or "unbound", error)
         except Exception:
+            ended("failed")
             logger.exception("%s: this turn failed; the loop goes on", name or "unbound")
         delay = min(FIRST_RETRY_SECONDS * 2.0 ** min(track.failures, 10), LAST_RETRY_SECONDS)
         track.failures += 1
@@ -169,6 +190,9 @@ class Loop:
         if name == UNBOUND:
             todo = decide.decide_unbound(snapshot, now)
         else:
+            # What the last turn has written is in the cluster, and is what counts.
+            if name in snapshot.devices:
+                self._metrics.look(snapshot.devices[name])
             todo = decide.decide(snapshot, name, now)
         count = await self._executor.act(todo)
         if count:

@@ -21,6 +21,7 @@ from asetwin.kube import client
 from asetwin.kube.act import Executor, Settings
 from asetwin.kube.observe import KINDS, Cluster, Kind
 from asetwin.loop import Loop
+from asetwin.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +63,9 @@ class Operator:
                 selector = f"metadata.namespace={kind.namespaces[0]}"
                 settings.watching.field_selectors[group, version, kind.plural] = selector
         api = await self._stack.enter_async_context(client.connect(context=self._context))
-        executor = Executor(api, self._cluster, _surroundings())
-        self._loop = Loop(api, self._cluster, executor)
+        metrics = Metrics()
+        executor = Executor(api, self._cluster, _surroundings(), report=metrics.acted)
+        self._loop = Loop(api, self._cluster, executor, metrics)
         await self._stack.enter_async_context(serve(self._loop, self._port))
         task = asyncio.create_task(self._loop.run(), name="asetwin loop")
         self._stack.push_async_callback(_end, task)

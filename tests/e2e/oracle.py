@@ -48,6 +48,7 @@ REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 SIDE_BY_SIDE = 24
 SETTLE_SECONDS = 0.7
 DECISION_SECONDS = 60.0
+GONE_SECONDS = 90
 
 
 @dataclass(slots=True)
@@ -98,7 +99,9 @@ class Maker:
         case = Case(self.number, [self._node(name) for name in self.names], [], [])
         ranks = rng.sample(sorted(PRIORITIES), 6)
         for index in range(rng.randint(0, 5)):
-            pod = self._pod(f"before-{index}", case, rank=ranks[index] if rng.random() < 0.6 else "")
+            pod = self._pod(
+                f"before-{index}", case, rank=ranks[index] if rng.random() < 0.6 else ""
+            )
             pod["spec"]["nodeName"] = rng.choice(self.names)
             pod["spec"].pop("schedulingGates", None)
             case.before.append(pod)
@@ -434,9 +437,13 @@ class Runner:
         labels = {LABEL: "none"}
         for name in SPACES:
             meta = {"name": name, "labels": {**labels, "oracle.asetwin.dev/space": name}}
-            await self._create("v1", "namespaces", {"kind": "Namespace", "metadata": meta})
-            body = await self.api.get(f"{client.collection('v1', 'namespaces')}/{name}")
-            self._namespaces[name] = core.Namespace.read(body)
+            for _ in range(GONE_SECONDS):
+                body = await self._create("v1", "namespaces", {"metadata": meta})
+                self._namespaces[name] = core.Namespace.read(body)
+                if not self._namespaces[name].is_terminating:
+                    break
+                # One of a run before this one is still on its way out.
+                await asyncio.sleep(1)
         for name, value in {**PRIORITIES, NEVER: 5}.items():
             body = {"kind": "PriorityClass", "metadata": {"name": name, "labels": labels}}
             body |= {"value": value}

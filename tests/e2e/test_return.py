@@ -7,88 +7,20 @@ from typing import Any
 
 import pytest
 
-from e2e.twin import DEVICE, NODE_A, NODE_B, SYSTEM, Twin, is_ready
-
-Json = dict[str, Any]
-
-HOSTNAME = "kubernetes.io/hostname"
-GPU = "nvidia.com/gpu"
-
-
-def on(node: str) -> list[Json]:
-    """The expressions of a node affinity to one Node."""
-    return [{"key": HOSTNAME, "operator": "In", "values": [node]}]
-
-
-def required(node: str) -> Json:
-    terms = [{"matchExpressions": on(node)}]
-    return {
-        "nodeAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}
-        }
-    }
-
-
-def preferred(node: str) -> Json:
-    wish = {"weight": 100, "preference": {"matchExpressions": on(node)}}
-    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}}
-
-
-def deployment(twin: Twin, name: str, replicas: int, **pod_spec: Any) -> Json:
-    """The sample's Deployment under another name and label."""
-    (one,) = [one for one in twin.sample("workload.yaml") if one["kind"] == "Deployment"]
-    labels = {"app": name}
-    one["metadata"].update(name=name, namespace=twin.namespace, labels=labels)
-    one["spec"].update(replicas=replicas, selector={"matchLabels": labels})
-    one["spec"]["template"]["metadata"]["labels"] = labels
-    spec = one["spec"]["template"]["spec"]
-    spec["topologySpreadConstraints"][0]["labelSelector"] = {"matchLabels": labels}
-    spec.update(pod_spec)
-    return one
-
-
-def budget(twin: Twin, name: str, app: str, **spec: Any) -> Json:
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": {"name": name, "namespace": twin.namespace},
-        "spec": {"selector": {"matchLabels": {"app": app}}, **spec},
-    }
-
-
-def with_gpu(twin: Twin, name: str, replicas: int = 1, **pod_spec: Any) -> Json:
-    one = deployment(twin, name, replicas, **pod_spec)
-    one["spec"]["strategy"] = {"type": "Recreate"}
-    one["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] = {GPU: 1}
-    return one
-
-
-def of(twin: Twin, app: str) -> list[Json]:
-    """The pods of one Deployment, those that end included."""
-    return [pod for pod in twin.pods() if pod["metadata"]["labels"].get("app") == app]
-
-
-def places(twin: Twin, app: str) -> list[str]:
-    """Where the Ready pods of one Deployment are, by AseNode."""
-    names = {node: name for name, node in twin.nodes.items()}
-    return sorted(names[pod["spec"]["nodeName"]] for pod in of(twin, app) if is_ready(pod))
-
-
-def uids(twin: Twin, app: str) -> set[str]:
-    return {pod["metadata"]["uid"] for pod in of(twin, app)}
-
-
-def wait_moved_to(twin: Twin, survivor: str, **replicas: int) -> None:
-    twin.wait(
-        f"{replicas} on {survivor}",
-        lambda: all(places(twin, app) == [survivor] * n for app, n in replicas.items()),
-        within=60,
-    )
-    twin.wait(
-        "the failover to be over",
-        lambda: str(twin.status().get("failover", {}).get("phase")).startswith("Recovered"),
-        within=60,
-    )
+from e2e.twin import DEVICE, NODE_A, NODE_B, Json, Twin, is_ready
+from e2e.workloads import (
+    GPU,
+    HOSTNAME,
+    budget,
+    deployment,
+    of,
+    places,
+    preferred,
+    required,
+    uids,
+    wait_moved_to,
+    with_gpu,
+)
 
 
 def watch_until_steady(twin: Twin, app: str, within: float = 120) -> list[int]:
@@ -188,26 +120,6 @@ def test_only_what_fits_and_is_free_to_go_is_moved_back(twin: Twin) -> None:
     assert {app: uids(twin, app) for app in counts} == after
 
 
-def test_the_operator_is_killed_in_the_middle_of_a_return(twin: Twin) -> None:
-    twin.apply(deployment(twin, "web", 6), budget(twin, "web", "web", maxUnavailable=1))
-    twin.wait("six pods", lambda: len(places(twin, "web")) == 6, within=60)
-    twin.fail(NODE_A, "Node")
-    wait_moved_to(twin, NODE_B, web=6)
-    before = uids(twin, "web")
-    twin.repair_all()
-    twin.wait("the first pod to go", lambda: bool(before - uids(twin, "web")), within=60)
-    (operator,) = twin.all("Pod", SYSTEM, **{"app.kubernetes.io/component": "operator"})
-    name = operator["metadata"]["name"]
-    twin.kubectl("-n", SYSTEM, "delete", "pod", name, "--force", "--grace-period=0")
-
-    twin.wait_steady(within=120)
-
-    assert places(twin, "web") == [NODE_A] * 3 + [NODE_B] * 3
-    assert len(before - uids(twin, "web")) == 3
-    assert twin.status()["history"][0]["rebalance"]["moved"] == 3
-    assert "rebalancing" not in str(twin.footprint())
-
-
 def test_the_other_node_fails_in_the_middle_of_a_return(twin: Twin) -> None:
     twin.apply(deployment(twin, "web", 6))
     twin.wait("six pods", lambda: len(places(twin, "web")) == 6, within=60)
@@ -266,7 +178,7 @@ def test_a_pod_whose_gpu_fails_moves_where_one_is_free(twin: Twin) -> None:
     assert kept["reason"] == "OverReserve"
 
     # Nobody has one left now: the pod stays and is named.
-    (pod,) = uids(twin, "infer")
+    (pod,) = twin.wait("one pod", lambda: len(uids(twin, "infer")) == 1 and uids(twin, "infer"))
     twin.fail(NODE_B, "GPU1")
     twin.wait("the pod to be named", lambda: served(twin)["reason"] == "GPU")
     assert f"{twin.namespace}/infer-" in served(twin)["message"]

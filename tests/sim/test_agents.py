@@ -233,3 +233,70 @@ def test_whatever_hands_do_nothing_moves_without_proof_and_all_is_well_in_the_en
     for name in ("node-a", "node-b"):
         world.patch("AseNode", name, forgiven)
     world.run_until(lambda: stories.is_calm(world), within=200)
+
+
+# --- What was taken is given back -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [("AseDevice", "ase"), ("AseNode", "node-a"), ("PinnedWorker", "worker-a")],
+    ids=["device", "node", "worker"],
+)
+@pytest.mark.parametrize("component", ["Node", "Port3"])
+def test_a_machine_that_is_off_by_our_hand_runs_again_when_nobody_claims_it_any_more(
+    gone: tuple[str, str], component: str
+) -> None:
+    # A device that was deleted in the middle of a failover left its node's container off.
+    world = with_agent()
+    body = {"kind": "HardwareFailure", "apiVersion": "asetwin.dev/v1alpha1"}
+    world.apply(
+        body | {"metadata": {"name": "f"}, "spec": {"node": "node-a", "component": component}}
+    )
+    world.run_until(lambda: power_of(world)["observed"] == "Off", within=10)
+    world.delete(*gone)
+    machine = world.machines[A]
+    world.run_until(lambda: machine.is_running and machine.network is Network.OPEN, within=20)
+    if gone[0] == "AseDevice":
+        world.run_until(lambda: not world.server.listed("asedevices"), within=20)
+        assert power_of(world)["desired"] == "On"
+
+
+def test_a_device_goes_only_when_its_machines_run_again_and_waits_for_no_silent_agent() -> None:
+    world = with_agent()
+    body = {"kind": "HardwareFailure", "apiVersion": "asetwin.dev/v1alpha1"}
+    world.apply(body | {"metadata": {"name": "f"}, "spec": {"node": "node-a", "component": "Node"}})
+    world.run_until(lambda: power_of(world)["observed"] == "Off", within=10)
+    world.agent.kill()
+    world.delete("AseDevice", "ase")
+    world.run(2)
+    assert world.server.listed("asedevices")
+    world.run_until(lambda: not world.server.listed("asedevices"), within=20)
+    assert world.machines[A].machine is Machine.STOPPED
+    # It finds out when it is back.
+    world.agent.start()
+    world.run_until(lambda: world.machines[A].is_running, within=5)
+
+
+def test_what_a_person_has_stopped_stays_so_when_the_device_goes() -> None:
+    world = with_agent()
+    world.machines[A].stop()
+    world.run(5)
+    world.delete("AseDevice", "ase")
+    world.run_until(lambda: not world.server.listed("asedevices"), within=20)
+    world.run(5)
+    assert world.machines[A].machine is Machine.STOPPED
+
+
+def test_a_fence_once_begun_is_finished_whatever_the_kubelet_says_meanwhile() -> None:
+    # A frozen machine is thawed to be killed. Its kubelet renewed its Lease in between, the
+    # operator took the node for alive, and it was switched on again with its pods lost.
+    world = with_agent()
+    before = {bodies_of(one)[0] for one in world.pods("shop")}
+    world.machines[A].pause()
+    world.run_until(lambda: not world.machines[A].is_running, within=30)
+    world.run_until(lambda: bool(world.device().status.failover), within=2)
+    world.run_until(lambda: stories.is_calm(world), within=120)
+    assert {bodies_of(one)[0] for one in world.pods("shop")} != before
+    assert world.device().status.history[0].from_node == "node-a"
+    assert world.machines[A].is_running

@@ -305,7 +305,8 @@ def test_a_quarantined_node_is_healthy_and_has_a_vote_but_does_not_come_back() -
     assert told is not None
     assert (told.status, told.reason) == ("True", "TooManyFailures")
     assert told.message == (
-        "4 failures in 3600 s, 3 are allowed; set spec.failuresForgivenUntil to take it back"
+        "failures in 3600 s: 4, allowed: 3; "
+        "set spec.failuresForgivenUntil to now to take it back into service"
     )
 
 

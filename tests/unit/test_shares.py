@@ -189,7 +189,7 @@ def test_volumes_go_with_their_device_also_those_that_a_claim_holds() -> None:
     gone = device(deleting=True, finalizers=["asetwin.dev/cleanup"])
     held, foreign = volume("data", phase="Bound", binding=HELD), volume("theirs", device="")
     seen = cluster(gone, held, foreign)
-    assert cleanup.clean_up(gone, seen).steps == (
+    assert cleanup.clean_up(gone, seen, 0.0).steps == (
         DeleteSystemObject("persistentvolumeclaims", "ase-journal"),
         DeleteVolume("ase-journal", "uid-ase-journal", why="its AseDevice is gone"),
         DeleteVolume("data", "uid-data", why="its AseDevice is gone"),
@@ -200,7 +200,7 @@ def test_nobody_waits_for_a_claim_that_holds_a_volume_of_a_device_that_goes() ->
     gone = device(deleting=True, finalizers=["asetwin.dev/cleanup"])
     leaving = volume("data", phase="Bound", binding=HELD, is_deleting=True)
     seen = cluster(gone, leaving, without=("ase-journal",))
-    (step,) = cleanup.clean_up(gone, seen).steps
+    (step,) = cleanup.clean_up(gone, seen, 0.0).steps
     assert isinstance(step, SetFinalizers)
 
 

@@ -75,8 +75,8 @@ STEPS: list[tuple[dict[str, Any], list[tuple[str, str, bool]]]] = [
         ],
     ),
     (
-        {"fencedAt": render(NOW + 1), "phase": "Moving"},
-        [("NodeFenced", "a is proven to be off", False)],
+        {"fencedAt": render(NOW + 1), "fencedBy": "container a ended", "phase": "Moving"},
+        [("NodeFenced", "a is off: container a ended", False)],
     ),
     ({"evacuatedAt": render(NOW + 2)}, [("PodsRemoved", "no pod is left on a", False)]),
     (
@@ -88,6 +88,13 @@ STEPS: list[tuple[dict[str, Any], list[tuple[str, str, bool]]]] = [
         [("FailedOver", "pods and master recovered after 4.0 s", False)],
     ),
 ]
+
+
+def test_another_address_of_a_worker_is_told() -> None:
+    before, after = {"address": "172.18.0.3"}, {"address": "172.18.0.5"}
+    text = "the InternalIP of its Node was 172.18.0.3, and is 172.18.0.5 now"
+    assert told("worker", before, after) == [("AddressChanged", text, False)]
+    assert told("worker", {}, after) == told("worker", after, after) == []
 
 
 def test_a_failover_tells_its_steps_one_by_one() -> None:
@@ -279,7 +286,8 @@ def test_a_refusal_and_its_end_are_told(
 
 
 def power(observed: str, method: str | None = None) -> dict[str, Any]:
-    return {"power": {"observed": observed} | ({"method": method} if method else {})}
+    how = {"method": method} if method else {}
+    return {"power": {"observed": observed} | how, "summary": f"power {observed}"}
 
 
 @pytest.mark.parametrize(
@@ -294,6 +302,19 @@ def power(observed: str, method: str | None = None) -> dict[str, Any]:
         ),
         pytest.param(power("Off"), power("Off", "Simulated"), [], id="still-off"),
         pytest.param(power("Off"), {}, [], id="forgotten"),
+        # The agent writes what it sees before the operator's turn; only the summary is ours.
+        pytest.param(
+            power("Off", "Docker") | {"summary": "power On"},
+            power("Off", "Docker"),
+            [("PowerOff", "power is Off (docker)", False)],
+            id="written-by-the-agent",
+        ),
+        pytest.param(
+            power("On"),
+            power("On") | accepted("False", "NodeTaken") | {"summary": "refused"},
+            [("NodeTaken", "why", True)],
+            id="refused",
+        ),
     ],
 )
 def test_a_worker_tells_its_power(

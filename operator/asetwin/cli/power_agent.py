@@ -28,7 +28,7 @@ def command(
         typer.Option(metavar="URL", envvar="DOCKER_HOST", help="Where the Docker engine listens."),
     ] = "unix:///var/run/docker.sock",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Where /healthz and /readyz are served.")
+        int, typer.Option(min=0, max=65535, help="Where /healthz, /readyz, /metrics are.")
     ] = 8080,
 ) -> int:
     """Run the power agent: it switches the worker VMs for real.

@@ -53,11 +53,14 @@ class Executor:
         settings: Settings,
         *,
         clock: Callable[[], float] = time.time,
+        report: Callable[[Step, str], None] = lambda step, outcome: None,
     ) -> None:
         self._api = api
         self._cluster = cluster
         self._settings = settings
         self._clock = clock
+        self._report = report
+        """Told of every step and what it came to: done, already, refused or failed."""
 
     async def act(self, todo: Plan) -> int:
         """Carry out the stages in order; the number of steps that changed something.
@@ -90,22 +93,37 @@ class Executor:
         """Carry out one step; True if it changed something that the next turn sees."""
         _log(step)
         try:
-            return await self._do(step)
+            has_changed = await self._do(step)
+            self._report(step, "done")
         except errors.KubeError as error:
-            if isinstance(step, plan.Evict) and error.status != _NO_CONNECTION:
-                return self._answered(step, error)
-            if isinstance(step, plan.Announce):
-                if not isinstance(error, errors.AlreadyExists):
-                    logger.warning("event not posted: %s", error)
-                return False
-            if await self._is_done(step, error):
-                return isinstance(step, plan.DeletePod | plan.DeleteLimit)
-            hopeless = isinstance(error, errors.Invalid | errors.Forbidden | errors.NotFound)
-            if hopeless and isinstance(step, _SKIPPABLE):
-                logger.warning("skipped: %s", error)
-                # NB: not counted; what is refused every time must not make the loop spin.
-                return False
-            raise
+            try:
+                has_changed, outcome = await self._answer(step, error)
+            except errors.KubeError:
+                self._report(step, "failed")
+                raise
+            self._report(step, outcome)
+        return has_changed
+
+    async def _answer(self, step: Step, error: errors.KubeError) -> tuple[bool, str]:
+        """What an error comes to: whether the next turn sees something, and the outcome.
+
+        Raises it where the turn has to end.
+        """
+        if isinstance(step, plan.Evict) and error.status != _NO_CONNECTION:
+            return self._answered(step, error)
+        if isinstance(step, plan.Announce):
+            if isinstance(error, errors.AlreadyExists):
+                return False, "already"
+            logger.warning("event not posted: %s", error)
+            return False, "refused"
+        if await self._is_done(step, error):
+            return isinstance(step, plan.DeletePod | plan.DeleteLimit), "already"
+        hopeless = isinstance(error, errors.Invalid | errors.Forbidden | errors.NotFound)
+        if hopeless and isinstance(step, _SKIPPABLE):
+            logger.warning("skipped: %s", error)
+            # NB: not counted; what is refused every time must not make the loop spin.
+            return False, "refused"
+        raise error
 
     async def _do(self, step: Step) -> bool:
         match step:
@@ -154,21 +172,21 @@ class Executor:
                 await self._api.create(client.collection("v1", "events", "default"), body)
                 return False
 
-    def _answered(self, step: plan.Evict, error: errors.KubeError) -> bool:
+    def _answered(self, step: plan.Evict, error: errors.KubeError) -> tuple[bool, str]:
         """The table of answers to an eviction; none of them ends the turn.
 
         404 and another uid: done. 429: a budget holds it. All else, as the 500 for two budgets,
         is reported here and, with the names, in the status; the rule bounds the attempts.
         """
         if isinstance(error, errors.NotFound):
-            return self._cluster.forget("pods", step.uid)
+            return self._cluster.forget("pods", step.uid), "already"
         if isinstance(error, errors.Conflict):
-            return False
+            return False, "already"
         if isinstance(error, errors.TooManyRequests):
             logger.info("eviction of %s/%s held back: %s", step.namespace, step.name, error)
         else:
             logger.warning("eviction of %s/%s failed: %s", step.namespace, step.name, error)
-        return False
+        return False, "refused"
 
     async def _is_done(self, step: Step, error: errors.KubeError) -> bool:
         """Whether an error only says that the goal is reached; brings our view up to date."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from asetwin import constants
-from asetwin.model import failover, marks, master, shares
+from asetwin.model import failover, marks, master, power, references, reports, shares
 from asetwin.model.plan import (
     DeleteLimit,
     DeletePod,
@@ -45,13 +45,21 @@ def release_all(draft: Draft, snapshot: Snapshot, device: str) -> None:
         )
     )
     name = master.object_name(device)
+    off = {one.spec.node_name for one in snapshot.workers.values() if power.is_proven_off(one)}
     draft.stage(
         *(
-            DeletePod(pod.namespace, pod.name, pod.uid, why="its AseDevice is gone")
+            DeletePod(
+                pod.namespace,
+                pod.name,
+                pod.uid,
+                # Nobody is left there who could end it in order.
+                force=pod.node in off,
+                why="its AseDevice is gone",
+            )
             for pod in snapshot.pods
             if failover.is_master(pod)
             and pod.labels.get(constants.LABEL_DEVICE) == device
-            and pod.deleting is None
+            and (pod.deleting is None or pod.node in off)
         ),
         *(
             DeleteSystemObject("services", one.name)
@@ -95,19 +103,41 @@ def _release_shares(draft: Draft, snapshot: Snapshot, device: str) -> None:
     )
 
 
-def clean_up(device: AseDevice, snapshot: Snapshot) -> Plan:
+def clean_up(device: AseDevice, snapshot: Snapshot, now: float) -> Plan:
     """A device that is being deleted: undo what is ours, then let it go.
 
     What the cluster no longer has needs no undoing, so this ends whatever else
     is missing: its AseNodes, its workers, the Nodes themselves.
     """
     draft = Draft()
+    # Before the device goes: who would say afterwards that its machines may run?
+    owed = _give_power_back(draft, device, snapshot, now)
     release_all(draft, snapshot, device.name)
     held = device.metadata.finalizers
-    if not draft.stages and constants.FINALIZER in held and not _has_master_pod(device, snapshot):
+    is_over = not owed and not draft.stages and not _has_master_pod(device, snapshot)
+    if is_over and constants.FINALIZER in held:
         left = tuple(one for one in held if one != constants.FINALIZER)
         draft.stage(SetFinalizers(device.name, left, device.metadata.resource_version))
     return draft.finish()
+
+
+def _give_power_back(draft: Draft, device: AseDevice, snapshot: Snapshot, now: float) -> bool:
+    """Desire On for every worker, and answer whether the power agent still has to see to it.
+
+    An agent that is silent is not waited for: it finds out when it is back.
+    """
+    owed = False
+    agent = power.find_agent(snapshot, now)
+    for member in references.resolve(snapshot).members.get(device.name, ()):
+        worker = member.worker
+        seen = worker.status.power if worker is not None else None
+        if worker is None or seen is None:
+            continue
+        status = worker.status.model_copy(update={"power": power.given_back(seen)})
+        draft.stage(*(step for step, _ in reports.write(worker, status)))
+        owed = owed or (agent.is_alive and power.is_owed(seen))
+    draft.wake(agent.fades_at if owed else None)
+    return owed
 
 
 def _has_master_pod(device: AseDevice, snapshot: Snapshot) -> bool:

@@ -39,7 +39,7 @@ def decide(snapshot: Snapshot, name: str, now: float) -> Plan:
     if device is None:
         return Plan()
     if device.is_deleting:
-        return cleanup.clean_up(device, snapshot)
+        return cleanup.clean_up(device, snapshot, now)
     hold = _finalizer(device)
     if hold is not None:
         # Nothing else in this turn: every other step stands on the version that this one changes.

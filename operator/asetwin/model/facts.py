@@ -17,7 +17,14 @@ from asetwin.model.nodes import View
 from asetwin.model.references import References
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources.core import Node
-from asetwin.resources.devices import AseDevice, Failover, FailoverRecord, NodeState, Votes
+from asetwin.resources.devices import (
+    AseDevice,
+    DeviceState,
+    Failover,
+    FailoverRecord,
+    NodeState,
+    Votes,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +94,17 @@ def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float)
     is_returning = record is not None and (
         failover.is_back(record, views) or record.rebalance is not None
     )
-    if record is not None and is_returning and not device.spec.paused:
+    # A device whose storage is offline starts nothing that could wait: nobody could say where the
+    # data of a pod is that moves now.
+    may_move = not device.spec.paused and not lost_disks
+    if record is not None and is_returning and may_move:
         back = rebalance.rule(record, views, pods, snapshot, device, now)
         if not back.is_over:
             record = record.model_copy(update={"rebalance": back.memory})
         else:
             told = rebalance.remembered(back, now)
             closed, record = failover.close(record, now, rebalance=told), None
-    if record is None and quorum.is_reached(votes) and not lost_disks and not device.spec.paused:
+    if record is None and quorum.is_reached(votes) and may_move:
         pair = failover.to_start(views)
         if pair is not None:
             record = failover.start(*pair, pods, now)
@@ -109,7 +119,9 @@ def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float)
         record=record,
         closed=closed,
         back=back,
-        lost_gpus=gpus.rule(device, views, pods, is_free=record is None, now=now),
+        lost_gpus=gpus.rule(
+            device, views, pods, is_free=record is None and not lost_disks, now=now
+        ),
         workload=workload,
         weighed=reserve.balance(device, views, snapshot, workload, now),
         if_lost=readiness.judge(device, views, pods, snapshot, votes),
@@ -132,9 +144,11 @@ def _is_evacuated(
     if record is not None and record.from_node == name and record.evacuated_at is not None:
         # A node that is lost again while its return is not over has not been evacuated anew.
         return record.rebalance is None
-    # With nobody left to take over, holding the power back would keep the device Offline.
+    # With nobody left to take over, holding the power back would keep the device Offline: no other
+    # node is up, or it may not act. The vote that it lacks may be the very one of this node.
     others = [one.ase_node for one in members if one.ase_node.name != name]
-    return not any(one.status.state is NodeState.UP for one in others)
+    is_offline = device.status.state is DeviceState.OFFLINE
+    return is_offline or not any(one.status.state is NodeState.UP for one in others)
 
 
 def _node(member: references.Member, snapshot: Snapshot) -> Node | None:

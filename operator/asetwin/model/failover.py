@@ -185,8 +185,10 @@ def follow(
     workloads = tuple(_followed(one, record, serving, pods) for one in record.workloads)
     missing = sum(max(0, min(one.want - one.ready, one.displaced)) for one in workloads)
     problems = _problems(workloads, pods, survivors)
+    fenced_by = lost.fence if lost is not None and lost.is_fenced else None
     changes: dict[str, object] = {
         "fenced_at": fenced_at,
+        "fenced_by": record.fenced_by or fenced_by,
         "evacuated_at": record.evacuated_at or (now if is_evacuated else None),
         "master_ready_at": record.master_ready_at or (now if is_master_ready else None),
         "workloads": workloads,

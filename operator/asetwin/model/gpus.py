@@ -38,7 +38,7 @@ class Verdict:
 def rule(
     device: AseDevice, views: Sequence[View], pods: failover.Pods, *, is_free: bool, now: float
 ) -> Verdict:
-    """The next step; ``is_free`` is False during a failover, which goes first.
+    """The next step; ``is_free`` is False during a failover, which goes first, and without storage.
 
     The verdict's memory has to be written before its deletions are carried out.
     """

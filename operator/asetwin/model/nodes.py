@@ -54,6 +54,19 @@ class View:
         return self.judged.is_lost and self.judged.is_fenced
 
     @property
+    def fence(self) -> str:
+        """What shows that nothing runs there any more; empty where it is not fenced."""
+        worker = self.member.worker
+        seen = worker.status.power if worker is not None else None
+        if not self.is_fenced:
+            return ""
+        if self.judged.is_assumed:
+            return "taken for off without proof (fencing: BestEffort)"
+        if seen is None or seen.method == power.SIMULATED or not seen.proof:
+            return "power is simulated"
+        return seen.proof[:300]
+
+    @property
     def is_waiting(self) -> bool:
         """Whether something is under way that no watch event tells of: a heartbeat, a proof."""
         worker = self.member.worker
@@ -97,6 +110,7 @@ def view(
     failure = failures.in_force(member.failures, timing, now)
     verdict = hardware.judge(failure.components, ase_node.spec.hardware)
     judged = power.Judgement(is_intended=verdict.is_lost or failure.is_rebooting)
+    is_out = node is not None and marks.is_out_of_service(node, device.name)
     if member.worker is not None:
         judged = power.judge(
             member.worker,
@@ -106,25 +120,31 @@ def view(
             agent=agent,
             heartbeat=heartbeat,
             is_evacuated=is_evacuated,
+            is_out=is_out,
+            was_suspect=_is_suspected(ase_node.status.conditions),
             now=now,
         )
-    is_out = node is not None and marks.is_out_of_service(node, device.name)
     conditions = Conditions(ase_node.status.conditions, ase_node.metadata.generation, now)
     conditions.set(
         "Accepted", True, Reason.ACCEPTED, f"in slot {ase_node.spec.slot} of {device.name}"
     )
     _set_hardware(conditions, verdict)
     available = _set_available(conditions, member, judged, verdict, failure)
-    ready = _set_worker_ready(conditions, member, node, heartbeat, now)
+    is_stale = heartbeat is not None and _is_stale(heartbeat, member, now, is_out=is_out)
+    ready = _set_worker_ready(conditions, member, node, heartbeat, now, is_stale=is_stale)
     since = max(available.last_transition_time, ready.last_transition_time)
     is_healthy = available.status == "True" and ready.status == "True"
     record = quarantine.record(device, ase_node, member.worker, judged, now, is_out=is_out)
-    _set_quarantined(conditions, record, device)
+    quarantined = _set_quarantined(conditions, record, device)
     returns_at = since + timing.seconds("stable") if is_healthy and is_out else None
     state = _state(member, node, failure, verdict, judged, is_out=is_out)
     if state is NodeState.RETURNING and record.is_quarantined:
         state, returns_at = NodeState.QUARANTINED, None
     why = verdict.summary or judged.waits_for or _loss_words(member, judged, failure)
+    if state is NodeState.QUARANTINED:
+        why = quarantined.message
+    elif state is NodeState.RETURNING:
+        why = judged.waits_for or _loss_words(member, judged, failure)
     summary = _set_in_service(conditions, state, node, stable=timing.seconds("stable"), why=why)
     return View(
         member=member,
@@ -142,12 +162,19 @@ def view(
     )
 
 
+def _is_suspected(conditions: tuple[Condition, ...]) -> bool:
+    found = conditions_of.find(conditions, "Available")
+    return found is not None and found.reason == Reason.SUSPECTED
+
+
 def _loss_words(member: Member, judged: power.Judgement, failure: failures.InForce) -> str:
     """Why a node is lost although no component has failed; empty where it is not lost."""
     if not judged.is_lost:
         return ""
     if failure.is_rebooting:
         return "rebooting"
+    if judged.is_coming_on:
+        return "being switched on"
     seen = member.worker.status.power if member.worker else None
     if judged.is_assumed:
         return "silent, and taken for off without proof"
@@ -182,6 +209,7 @@ def worker_status(one: View, now: float) -> PinnedWorkerStatus | None:
         observed_generation=worker.metadata.generation,
         summary=f"Node {worker.spec.node_name}, power {after.observed.value} ({how})",
         power=after,
+        address=(one.node.address if one.node is not None else "") or None,
         gpus=one.gpus,
         conditions=conditions.result(),
     )
@@ -237,15 +265,17 @@ def _set_worker_ready(
     node: Node | None,
     heartbeat: power.Heartbeat | None,
     now: float,
+    *,
+    is_stale: bool,
 ) -> Condition:
     if node is None or member.worker is None:
         return conditions.set(
             "WorkerReady", None, Reason.NO_WORKER, "no accepted PinnedWorker names this AseNode"
         )
-    if heartbeat is not None and _is_stale(heartbeat, member, now):
+    if heartbeat is not None and is_stale:
         # The Ready condition of a Node that went off stays True for a while: the Lease is faster.
         text = f"the kubelet of {node.name} has not been heard since it was started"
-        if now - heartbeat.seen_at >= heartbeat.timeout:
+        if now >= heartbeat.seen_at + heartbeat.timeout:
             text = f"the kubelet of {node.name} is silent"
         return conditions.set("WorkerReady", False, Reason.NODE_NOT_READY, text)
     if node.is_ready:
@@ -255,23 +285,21 @@ def _set_worker_ready(
     )
 
 
-def _is_stale(heartbeat: power.Heartbeat, member: Member, now: float) -> bool:
+def _is_stale(heartbeat: power.Heartbeat, member: Member, now: float, *, is_out: bool) -> bool:
     observed = (member.worker.status.power if member.worker else None) or Power()
-    came_on_at = observed.observed_at if observed.observed is PowerState.ON else None
-    is_real = observed.method != power.SIMULATED
-    is_older = is_real and came_on_at is not None and heartbeat.seen_at < came_on_at
-    return heartbeat.is_silent(now) or is_older
+    since = power.came_on_at(observed, is_out=is_out)
+    return heartbeat.is_silent(now) or (since is not None and heartbeat.seen_at < since)
 
 
-def _set_quarantined(conditions: Conditions, record: quarantine.Record, device: AseDevice) -> None:
-    count, limit = len(record.failures), device.spec.quarantine.failures
-    window = device.spec.quarantine.window_seconds
-    text = f"{count} failures in {window} s, {limit} are allowed"
+def _set_quarantined(
+    conditions: Conditions, record: quarantine.Record, device: AseDevice
+) -> Condition:
+    limit, window = device.spec.quarantine.failures, device.spec.quarantine.window_seconds
+    text = f"failures in {window} s: {len(record.failures)}, allowed: {limit}"
     if record.is_quarantined:
-        text += "; set spec.failuresForgivenUntil to take it back"
-        conditions.set("Quarantined", True, Reason.TOO_MANY_FAILURES, text)
-    else:
-        conditions.set("Quarantined", False, Reason.FEW_FAILURES, text)
+        text += "; set spec.failuresForgivenUntil to now to take it back into service"
+        return conditions.set("Quarantined", True, Reason.TOO_MANY_FAILURES, text)
+    return conditions.set("Quarantined", False, Reason.FEW_FAILURES, text)
 
 
 def _state(
@@ -288,6 +316,8 @@ def _state(
     if judged.is_lost:
         if failure.is_rebooting and not verdict.is_lost:
             return NodeState.REBOOTING
+        if judged.is_coming_on and not judged.is_intended:
+            return NodeState.RETURNING
         is_isolated = verdict.power is PowerState.ISOLATED and not judged.is_off
         return NodeState.ISOLATED if is_isolated else NodeState.DOWN
     if judged.is_suspect:
@@ -301,6 +331,9 @@ def _set_in_service(
     conditions: Conditions, state: NodeState, node: Node | None, *, stable: int, why: str
 ) -> str:
     """Set InService, and answer with the node's one-line summary."""
+    if state is NodeState.RETURNING and why:
+        conditions.set("InService", False, Reason.RETURNING, why)
+        return why
     if state is NodeState.RETURNING:
         text = f"back; taken into service when healthy for {stable} s"
         conditions.set("InService", False, Reason.RETURNING, text)

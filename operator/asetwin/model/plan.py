@@ -7,11 +7,15 @@ from (uid, resourceVersion), so a plan that is carried out halfway, twice or
 late does no harm: the next turn derives what is left.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from asetwin.resources.core import Binding, Taint
+
+EPSILON = 1e-6
+"""What adding two moments may lose, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,9 +241,15 @@ class Draft:
             self.stages.append(real)
 
     def wake(self, at: float | None) -> None:
-        """Ask to be asked again at ``at``; the soonest wins."""
+        """Ask to be asked again at ``at``; the soonest wins.
+
+        NB: rounded up to the milliseconds in which ``now`` is counted. Asked a
+        fraction too early, a rule would answer the same and ask for the same
+        moment again, without end where no time passes in between.
+        """
         if at is not None:
-            self.wakes.append(at)
+            is_whole = at == round(at * 1000) / 1000
+            self.wakes.append(at if is_whole else math.ceil((at + EPSILON) * 1000) / 1000)
 
     def finish(self) -> Plan:
         """The plan."""

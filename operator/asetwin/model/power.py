@@ -53,7 +53,7 @@ class Heartbeat:
 
     def is_silent(self, now: float) -> bool:
         """Whether the kubelet is under suspicion."""
-        return not self.is_blind and now - self.seen_at >= self.timeout
+        return not self.is_blind and now >= self.seen_at + self.timeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +131,16 @@ def judge(
     agent: Agent,
     heartbeat: Heartbeat | None,
     is_evacuated: bool,
+    is_out: bool = False,
+    was_suspect: bool = False,
     now: float,
 ) -> Judgement:
     """Decide on one worker's power.
 
     ``is_evacuated``: whether a fenced node has nothing left that could be
-    taken away, so that its power may come back.
+    taken away, so that its power may come back. ``is_out``: whether its Node
+    is out of service by our hand. ``was_suspect``: whether the last turn had it
+    under suspicion.
     """
     power = worker.status.power or Power()
     is_real = agent.is_installed
@@ -146,10 +150,8 @@ def judge(
     if not is_real and not is_intended:
         # Simulated power follows in this very turn: what is still seen as off is on.
         is_off = False
-    is_silent = (
-        heartbeat is not None and heartbeat.is_silent(now) and not is_booting(power, heartbeat, now)
-    )
-    is_cut_off = is_real and power.observed is PowerState.ISOLATED
+    is_silent = _is_silent(power, heartbeat, now, is_out=is_out)
+    is_cut_off = _is_being_cut_off(power, agent, was_suspect=was_suspect)
     is_suspect = not is_intended and not is_off and (is_silent or is_cut_off)
     is_assumed, waits_for, wake_at = False, "", None
     if is_suspect:
@@ -190,6 +192,23 @@ def judge(
     )
 
 
+def _is_silent(power: Power, heartbeat: Heartbeat | None, now: float, *, is_out: bool) -> bool:
+    if heartbeat is None or not heartbeat.is_silent(now):
+        return False
+    return not is_booting(power, heartbeat, now, is_out=is_out)
+
+
+def _is_being_cut_off(power: Power, agent: Agent, *, was_suspect: bool) -> bool:
+    """Whether a machine is off the network, or its power is being taken on suspicion.
+
+    A fence once begun is finished: to kill a frozen machine it is thawed, and
+    its kubelet may say a last word. Taken for alive then, it would be switched
+    on again with its pods lost.
+    """
+    is_being_fenced = was_suspect and agent.is_alive and power.desired is PowerState.OFF
+    return is_being_fenced or (agent.is_installed and power.observed is PowerState.ISOLATED)
+
+
 def _await_proof(
     worker: PinnedWorker, device: AseDevice, agent: Agent, silent: Heartbeat | None, now: float
 ) -> tuple[bool, str, float | None]:
@@ -197,7 +216,9 @@ def _await_proof(
     if agent.is_alive:
         return False, f"waiting for proof that {worker.spec.node_name} is off", None
     words = _wait_words(worker, agent, device)
-    if device.spec.fencing != "BestEffort" or silent is None:
+    # An agent that is installed but silent comes back, and tells what it sees: only where there
+    # is none will proof never come.
+    if device.spec.fencing != "BestEffort" or silent is None or agent.is_installed:
         return False, words, None
     fencing_seconds = device.spec.timing.seconds("fencing_timeout")
     gives_up_at = silent.seen_at + silent.timeout + fencing_seconds
@@ -206,16 +227,50 @@ def _await_proof(
     return False, words, gives_up_at
 
 
-def is_booting(power: Power, heartbeat: Heartbeat, now: float) -> bool:
+def came_on_at(power: Power, *, is_out: bool) -> float | None:
+    """Since when a machine is on; None where it is not, or where power is simulated.
+
+    A machine in service is on since it was started: the first look of an agent
+    that was installed later is no start. One that is out may also have had its
+    network back since then, which only the observation tells.
+    """
+    if power.method == SIMULATED or power.observed is not PowerState.ON:
+        return None
+    return (None if is_out else power.started_at) or power.observed_at
+
+
+def is_booting(power: Power, heartbeat: Heartbeat, now: float, *, is_out: bool) -> bool:
     """Whether a machine was switched on and its kubelet has not been heard since.
 
     That is no silence yet: without this a node that comes back would be
     fenced again before it could say a word.
     """
-    if power.method == SIMULATED or power.observed is not PowerState.ON:
-        return False
-    came_on_at = power.observed_at or 0.0
-    return heartbeat.seen_at < came_on_at and now - came_on_at < BOOT_SECONDS
+    since = came_on_at(power, is_out=is_out)
+    return since is not None and heartbeat.seen_at < since and now - since < BOOT_SECONDS
+
+
+def given_back(power: Power) -> Power:
+    """The power of a worker that is no device's any more: it gets back what was taken."""
+    changes: dict[str, object] = {"desired": PowerState.ON}
+    if power.method == SIMULATED:
+        changes["observed"] = PowerState.ON
+    return power.model_copy(update=changes)
+
+
+def is_proven_off(worker: PinnedWorker) -> bool:
+    """Whether a power agent has seen that nothing runs on the worker any more."""
+    seen = worker.status.power
+    return seen is not None and seen.observed is PowerState.OFF and seen.method != SIMULATED
+
+
+def is_owed(power: Power) -> bool:
+    """Whether the power agent has taken something from the machine that it can give back.
+
+    One that a person has stopped is not ours to start.
+    """
+    is_stopped_by_us = power.observed is PowerState.OFF and STOPPED_BY_US in (power.proof or "")
+    is_real = power.method not in (None, SIMULATED)
+    return is_real and (is_stopped_by_us or power.observed is PowerState.ISOLATED)
 
 
 def _is_contradicted(power: Power, heartbeat: Heartbeat | None) -> bool:

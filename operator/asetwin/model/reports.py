@@ -13,6 +13,7 @@ from asetwin.model import (
     gpus,
     master,
     nodes,
+    power,
     quorum,
     readiness,
     reserve,
@@ -377,8 +378,12 @@ def refused_node(one: AseNode, answer: Answer, now: float) -> AseNodeStatus:
 def refused_worker(one: PinnedWorker, answer: Answer, now: float) -> PinnedWorkerStatus:
     conditions = Conditions(one.status.conditions, one.metadata.generation, now)
     conditions.set("Accepted", False, answer.reason, answer.message)
+    # Whoever holds the Node now says what its power should be; else it gets back what was taken.
+    is_others = answer.reason is Reason.NODE_TAKEN
+    seen = one.status.power if not is_others else None
     return PinnedWorkerStatus(
         observed_generation=one.metadata.generation,
         summary=answer.message,
+        power=power.given_back(seen) if seen is not None else None,
         conditions=conditions.result(),
     )

@@ -126,7 +126,7 @@ def _failover(before: Failover | None, status: AseDeviceStatus) -> Iterator[Line
             names = ", ".join(after.lost_pods)
             yield "PodsLost", f"lost, because no controller replaces them: {names}", True
     if after.fenced_at is not None and (before is None or before.fenced_at is None):
-        yield "NodeFenced", f"{after.from_node} is proven to be off", False
+        yield "NodeFenced", f"{after.from_node} is off: {after.fenced_by}", False
     if after.evacuated_at is not None and (before is None or before.evacuated_at is None):
         yield "PodsRemoved", f"no pod is left on {after.from_node}", False
     if after.pods_ready_at is not None and (before is None or before.pods_ready_at is None):
@@ -247,10 +247,18 @@ def _node(before: AseNodeStatus, after: AseNodeStatus) -> Iterator[Line]:
 
 
 def _worker(before: PinnedWorkerStatus, after: PinnedWorkerStatus) -> Iterator[Line]:
-    old, new = before.power, after.power
-    if new is not None and (old is None or old.observed is not new.observed):
+    new = after.power
+    # NB: not by what was observed before: the agent writes that itself, before we look. The
+    # summary is ours, and names it.
+    accepted = conditions.find(after.conditions, "Accepted")
+    is_refused = accepted is not None and accepted.status == "False"
+    if new is not None and before.summary != after.summary and not is_refused:
         how = f" ({new.method.lower()})" if new.method else ""
-        yield f"Power{new.observed.value}", f"power is {new.observed.value}{how}", False
+        proof = f": {new.proof}" if new.proof else ""
+        yield f"Power{new.observed.value}", f"power is {new.observed.value}{how}{proof}", False
+    if before.address and after.address and before.address != after.address:
+        text = f"the InternalIP of its Node was {before.address}, and is {after.address} now"
+        yield "AddressChanged", text, False
 
 
 def _failure(before: HardwareFailureStatus, after: HardwareFailureStatus) -> Iterator[Line]:

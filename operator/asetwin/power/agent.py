@@ -8,24 +8,26 @@ changed in ``status.power``, carry out a command, look again. It turns every
 few seconds without being woken, so an event that is lost costs seconds and
 never the truth. Nothing is remembered that a new process would need.
 
-A PinnedWorker acts while its condition Accepted is True. When it is deleted,
-its machine gets back what the agent has taken from it: that is the last time
-that anybody knows of it.
+A PinnedWorker acts while its condition Accepted is True. When that ends, or
+when it is deleted, its machine gets back what the agent has taken from it: that
+is the last time that anybody knows of it.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from asetwin.constants import API_VERSION
 from asetwin.kube import client, errors
+from asetwin.model.power import is_owed
 from asetwin.power import rules
 from asetwin.power.drivers import Command, CommandError, Driver, EngineError, Machine, Reading
+from asetwin.power.metrics import Metrics
 from asetwin.power.presence import Presence
 from asetwin.resources import conditions
 from asetwin.resources.devices import PinnedWorker, Power, PowerState
@@ -69,6 +71,7 @@ class Edge:
     cluster: str
     wall: Callable[[], float]
     """Seconds since the epoch."""
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 class Keeper:
@@ -121,11 +124,12 @@ class Keeper:
     async def turn(self) -> float:
         """Look, decide, write, act; answers with the seconds until the next turn."""
         power = self.worker.status.power or Power()
-        if not _is_accepted(self.worker):
+        is_accepted = _is_accepted(self.worker)
+        if not is_accepted and not is_owed(power):
             return IDLE_SECONDS
         reading = await self._look()
         verdict = rules.judge(
-            power.desired,
+            power.desired if is_accepted else PowerState.ON,
             reading,
             power,
             method=self._edge.driver.method,
@@ -144,9 +148,10 @@ class Keeper:
 
     async def release(self) -> None:
         """Give back to the machine of a deleted PinnedWorker what we have taken from it."""
-        if not _is_accepted(self.worker) or self._identified_at is None:
-            return
         last = self.worker.status.power or Power()
+        is_concerned = _is_accepted(self.worker) or is_owed(last)
+        if not is_concerned or self._identified_at is None:
+            return
         for _ in range(RELEASE_TRIES):
             reading = await self._look(is_known=True)
             verdict = rules.judge(
@@ -215,12 +220,15 @@ class Keeper:
     async def _carry_out(self, command: Command) -> float:
         log.info("%s (worker=%s node=%s)", command, self.worker.name, self.node)
         is_again, self._last_command = command is self._last_command, command
+        begun_at = _now()
         try:
             await self._edge.driver.apply(self.node, command)
         except (CommandError, EngineError) as error:
+            self._edge.metrics.commanded(command, "failed", _now() - begun_at)
             self._trouble = f"could not {command} it: {error}"
             self._complain(self._trouble)
             return RETRY_SECONDS
+        self._edge.metrics.commanded(command, "done", _now() - begun_at)
         self._has_killed, self._trouble = command is Command.KILL, ""
         return AGAIN_SECONDS if is_again else 0.0
 

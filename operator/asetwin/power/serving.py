@@ -17,11 +17,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from asetwin.kube import client, errors
 from asetwin.power.agent import NODES, RETRY_SECONDS, Agent, Edge
 from asetwin.power.docker import DockerDriver
 from asetwin.power.drivers import CommandError, EngineError
+from asetwin.power.metrics import Metrics
 from asetwin.power.presence import Presence
 
 log = logging.getLogger("asetwin.power")
@@ -65,7 +67,7 @@ async def _run(settings: Settings, wall: Callable[[], float]) -> None:
             if not driver.cluster:
                 driver.cluster = await _find_cluster(api, driver, settings.control_plane)
             log.info("keeps the workers of the kind cluster %s", driver.cluster)
-            edge = Edge(api=api, driver=driver, cluster=driver.cluster, wall=wall)
+            edge = Edge(api, driver, driver.cluster, wall, health.metrics)
             health.agent = Agent(edge)
             presence = Presence(api, settings.holder, wall=wall)
             try:
@@ -101,12 +103,19 @@ class Health:
 
     def __init__(self) -> None:
         self.agent: Agent | None = None
+        self.metrics = Metrics()
 
     @asynccontextmanager
     async def serve(self, port: int) -> AsyncIterator[None]:
-        """Serve ``/healthz`` and ``/readyz`` while the block runs."""
+        """Serve ``/healthz``, ``/readyz`` and ``/metrics`` while the block runs."""
         app = web.Application()
-        app.add_routes([web.get("/healthz", self._healthz), web.get("/readyz", self._readyz)])
+        app.add_routes(
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+            ]
+        )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await runner.setup()
         try:
@@ -124,3 +133,7 @@ class Health:
         is_ready = self.agent is not None and self.agent.is_well()
         text = "ok\n" if is_ready else "the workers have not been looked at yet\n"
         return web.Response(text=text, status=200 if is_ready else 503)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        headers = {"Content-Type": CONTENT_TYPE_LATEST}
+        return web.Response(body=self.metrics.render(), headers=headers)

@@ -65,6 +65,8 @@ class Node:
     capacity: Mapping[str, int] = field(default_factory=dict)
     owned: str = ""
     """The raw text of our annotation; :mod:`asetwin.model.marks` reads it."""
+    address: str = ""
+    """Its InternalIP; the engine hands out another one when it likes."""
 
     @property
     def is_control_plane(self) -> bool:
@@ -88,6 +90,14 @@ class Node:
             allocatable=_amounts(status.get("allocatable")),
             capacity=_amounts(status.get("capacity")),
             owned=(meta.get("annotations") or {}).get(constants.ANNOTATION_OWNED, ""),
+            address=next(
+                (
+                    one["address"]
+                    for one in status.get("addresses") or ()
+                    if one.get("type") == "InternalIP"
+                ),
+                "",
+            ),
         )
 
 

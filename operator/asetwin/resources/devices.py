@@ -291,6 +291,7 @@ class Failover(Wire):
     phase: FailoverPhase = FailoverPhase.FENCING
     detected_at: Time
     fenced_at: Time | None = None
+    fenced_by: str | None = None
     evacuated_at: Time | None = None
     master_ready_at: Time | None = None
     pods_ready_at: Time | None = None
@@ -496,6 +497,7 @@ class PinnedWorkerStatus(Wire):
     observed_generation: int | None = None
     summary: str | None = None
     power: Power | None = None
+    address: str | None = None
     gpus: int | None = None
     conditions: tuple[Condition, ...] = ()
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 
 from asetwin import constants
 from asetwin.kube import errors
-from asetwin.model.power import AGENT_LEASE
+from asetwin.model.power import AGENT_LEASE, is_owed
 from asetwin.power import rules
 from asetwin.power.drivers import Command, Machine, Network, Reading
 from asetwin.power.presence import DURATION_SECONDS, RENEW_SECONDS
 from asetwin.resources import conditions, times
-from asetwin.resources.devices import PinnedWorker, Power
+from asetwin.resources.devices import PinnedWorker, Power, PowerState
 from asetwin.sim import bodies
 from asetwin.sim.apiserver import SYSTEM, ApiServer, Change
 from asetwin.sim.clock import Process, Timeline
@@ -161,8 +161,11 @@ class PowerAgent(Process):
             self.wake(self.timeline.varied(NOTICE_SECONDS))
 
     def _changed(self, change: Change) -> None:
-        if change.plural == "pinnedworkers" and change.actor != ACTOR:
-            self.notice()
+        if change.plural != "pinnedworkers" or change.actor == ACTOR:
+            return
+        if change.type == "DELETED" and self.is_running:
+            self._release(PinnedWorker.read(change.body))
+        self.notice()
 
     def tick(self) -> None:
         if not self.is_running:
@@ -183,10 +186,11 @@ class PowerAgent(Process):
         node, last = worker.spec.node_name, worker.status.power or Power()
         machine = self._machines.get(node)
         is_accepted = conditions.is_true(worker.status.conditions, "Accepted")
-        if machine is None or not is_accepted or node in self._busy:
+        is_idle = not is_accepted and not is_owed(last)
+        if machine is None or is_idle or node in self._busy:
             return
         verdict = rules.judge(
-            last.desired,
+            last.desired if is_accepted else PowerState.ON,
             machine.reading(),
             last,
             method=METHOD,
@@ -199,9 +203,25 @@ class PowerAgent(Process):
             self._server.patch("pinnedworkers", worker.name, patch, subresource="status")
         if verdict.command is not None:
             self._busy.add(node)
+            if verdict.command is Command.KILL and machine.machine is Machine.PAUSED:
+                # The engine thaws what it has to kill: its kubelet may say a last word.
+                machine.start()
             takes = START_SECONDS if verdict.command is Command.START else KILL_SECONDS
             delay = self.timeline.varied(takes)
             self.timeline.call_later(delay, self._carry_out, node, verdict.command)
+
+    def _release(self, worker: PinnedWorker) -> None:
+        """Give back to a machine whose PinnedWorker is gone what was taken from it."""
+        machine, last = self._machines.get(worker.spec.node_name), worker.status.power or Power()
+        if machine is None:
+            return
+        now = self.timeline.wall()
+        found = rules.judge(PowerState.ON, machine.reading(), last, method=METHOD, now=now)
+        if found.command is not None:
+            self._busy.add(worker.spec.node_name)
+            self.timeline.call_later(
+                START_SECONDS, self._carry_out, worker.spec.node_name, found.command
+            )
 
     def _carry_out(self, node: str, command: Command) -> None:
         machine = self._machines[node]
