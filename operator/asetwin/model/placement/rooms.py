@@ -26,6 +26,8 @@ class Misfit(NamedTuple):
 
     reason: str
     message: str
+    subject: str = ""
+    """The resource that is short, or the taint as ``key: value``."""
 
 
 @dataclass(slots=True)
@@ -98,7 +100,8 @@ def taints(pod: Pod, room: Room) -> Iterator[Misfit]:
         refusing.insert(0, UNSCHEDULABLE)
     for taint in refusing:
         if not is_tolerated(taint, pod.demands):
-            yield Misfit("Taint", f"{room.title} has the taint {taint.identity}")
+            text = f"{room.title} has the taint {taint.identity}"
+            yield Misfit("Taint", text, f"{taint.key}: {taint.value}")
             return
 
 
@@ -152,5 +155,5 @@ def resources(pod: Pod, room: Room) -> Iterator[Misfit]:
 def _short(name: str, amount: int, free: int, title: str) -> Misfit:
     needs, left = quantities.render(name, amount), quantities.render(name, max(0, free))
     if name == constants.GPU_RESOURCE:
-        return Misfit("GPU", f"needs {needs}, {title} has {left} free")
-    return Misfit("Capacity", f"needs {needs} {name}, {title} has {left} free")
+        return Misfit("GPU", f"needs {needs}, {title} has {left} free", name)
+    return Misfit("Capacity", f"needs {needs} {name}, {title} has {left} free", name)
