@@ -83,7 +83,7 @@ def test_without_a_free_one_the_pod_stays_and_is_named() -> None:
     assert names(verdict) == []
     (named,) = verdict.stranded
     assert (named.pod, named.reason) == ("default/infer-0", "GPU")
-    assert "nb has 0 nvidia.com/gpu free" in named.message
+    assert "needs 1, b has 0 free" in named.message
     assert "pods without a GPU: 1, as default/infer-0" in gpus.message(verdict)
 
 

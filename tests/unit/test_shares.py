@@ -10,6 +10,7 @@ from asetwin.model.plan import WriteVolume as Write
 from asetwin.model.shares import Verdict
 from asetwin.resources import core
 from asetwin.resources.conditions import Reason
+from asetwin.resources.demands import FIELD_NAME
 from unit.builders import claim, cluster, device, journal, node, pod, volume
 
 OURS = core.Binding("asetwin-system", "ase-journal")
@@ -247,7 +248,8 @@ def test_other_volumes_hold_nobody_back() -> None:
         pytest.param(("rack", "Gt", ("6",)), True, id="gt"),
         pytest.param(("rack", "Lt", ("7",)), False, id="lt"),
         pytest.param(("zone", "Gt", ("6",)), False, id="gt-absent"),
-        pytest.param(("metadata.name", "In", ("na",)), True, id="field"),
+        pytest.param((FIELD_NAME, "In", ("na",)), True, id="field"),
+        pytest.param(("metadata.name", "In", ("na",)), False, id="label-like-the-field"),
         pytest.param(("rack", "Near", ("7",)), False, id="unheard-of"),
     ],
 )

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from asetwin.cli import (
+    check,
     common,
     fail,
     master,
@@ -39,6 +40,8 @@ Examples:
   asetwin timeline --follow
   # Repair whatever is broken
   asetwin repair --all
+  # Would these workloads survive the loss of a node?
+  asetwin check -f manifests/
 
 \b
 Exit status: 0 good, 1 findings, 2 bad input or no cluster.
@@ -79,5 +82,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for verb in (status, fail, repair, timeline, operator, power_agent, master, version):
+for verb in (check, status, fail, repair, timeline, operator, power_agent, master, version):
     app.command(verb.__name__.rpartition(".")[2].replace("_", "-"))(verb.command)

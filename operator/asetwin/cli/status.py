@@ -89,6 +89,10 @@ def _tables(world: World) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...
         [_node(one) for one in world.nodes],
     )
     yield (
+        ("IF LOST", "READY", "BECAUSE"),
+        [row for one in world.nodes if (row := _readiness(one))],
+    )
+    yield (
         ("WORKER", "ON", "NODE", "POWER", "GPUS", "SUMMARY"),
         [_worker(one) for one in world.workers],
     )
@@ -136,6 +140,14 @@ def _node(node: "AseNode") -> tuple[str, ...]:
         ", ".join(status.failed_components) or "–",
         status.summary or "",
     )
+
+
+def _readiness(node: "AseNode") -> tuple[str, ...]:
+    """Whether a node may be lost now; empty where nobody has said so."""
+    from asetwin.resources import conditions
+
+    found = conditions.find(node.status.conditions, "FailoverReady")
+    return (node.name, found.status, found.message) if found else ()
 
 
 def _worker(worker: "PinnedWorker") -> tuple[str, ...]:

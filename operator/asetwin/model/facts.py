@@ -8,6 +8,7 @@ from asetwin.model import (
     nodes,
     power,
     quorum,
+    readiness,
     rebalance,
     references,
     reserve,
@@ -44,6 +45,8 @@ class Facts:
     lost_gpus: gpus.Verdict
     workload: set[str]
     weighed: reserve.Balance
+    if_lost: dict[str, readiness.Verdict]
+    """Whether each device node may be lost now, by its name."""
 
     @property
     def has_quorum(self) -> bool:
@@ -121,6 +124,7 @@ def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float)
         ),
         workload=workload,
         weighed=reserve.balance(device, views, snapshot, workload, now),
+        if_lost=readiness.judge(device, views, pods, snapshot, votes),
     )
 
 

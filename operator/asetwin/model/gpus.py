@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from asetwin import constants
-from asetwin.model import failover, marks, placing
+from asetwin.model import failover, marks
 from asetwin.model.nodes import View
+from asetwin.model.placement.boards import Board
 from asetwin.model.plan import DeletePod
 from asetwin.resources import times
 from asetwin.resources.core import Pod
@@ -96,23 +97,25 @@ def _sorted_out(
     """Those that have a place on the other node, and those that have none with why."""
     going: list[tuple[View, Pod]] = []
     staying: list[tuple[Pod, str]] = []
-    rooms = {
-        one.name: placing.Room.of(one.node, pods.by_node.get(one.node.name, ()))
-        for one in views
-        if one.node is not None and one.in_service
-    }
+    serving = {one.name: one.node for one in views if one.node is not None and one.in_service}
+    board = Board.of(
+        serving.values(),
+        pods.by_node,
+        titles={node.name: name for name, node in serving.items()},
+        tied=pods.tied,
+    )
     for view, pod in losers:
-        other = next((name for name in rooms if name != view.name), None)
+        other = next((node.name for name, node in serving.items() if name != view.name), None)
         kinds = (*failover.SCALED, "Job", "ReplicationController")
         if pod.owner is None or pod.owner.kind not in kinds:
             staying.append((pod, f"{_text(view)}, and nothing recreates it elsewhere"))
         elif other is None:
             staying.append((pod, f"{_text(view)}, and no other node is in service"))
-        elif (misfit := placing.misfit(pod, rooms[other], pods.tied)) is not None:
+        elif (misfit := board.misfit(pod, other)) is not None:
             staying.append((pod, f"{_text(view)}; {misfit.message}"))
         else:
             going.append((view, pod))
-            rooms[other] = rooms[other].plus(pod)
+            board.put(pod, other)
     return going, staying
 
 

@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from asetwin import constants
-from asetwin.model import budgets, failover, marks, placing, volumes
+from asetwin.model import budgets, failover, marks, volumes
 from asetwin.model.nodes import View
+from asetwin.model.placement import rooms
+from asetwin.model.placement.boards import Board
 from asetwin.model.plan import Evict
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources.core import Node, Pod
@@ -65,14 +67,12 @@ class _Return:
     """One look at a return: what is known, and what this turn makes of it."""
 
     device: AseDevice
-    tied: volumes.Tied
     pods: failover.Pods
     displaced: frozenset[str]
     source: View
     target: View
     now: float
-    from_room: placing.Room
-    to_room: placing.Room
+    board: Board
     held_by: budgets.Budgets
     moves: dict[str, Move]
     asks: list[Evict] = field(default_factory=list)
@@ -82,6 +82,20 @@ class _Return:
     is_needed: bool = False
     """Whether some pod may be evicted now."""
     kept: dict[str, PodProblem] = field(default_factory=dict)
+
+    @property
+    def from_room(self) -> rooms.Room:
+        assert self.source.node is not None
+        return self.board.rooms[self.source.node.name]
+
+    @property
+    def to_room(self) -> rooms.Room:
+        assert self.target.node is not None
+        return self.board.rooms[self.target.node.name]
+
+    def misfit(self, pod: Pod) -> rooms.Misfit | None:
+        """Why the scheduler would not put a pod of the fuller node on the other one."""
+        return self.board.misfit_moved(pod, self.from_room.node.name, self.to_room.node.name)
 
     @property
     def timeout(self) -> int:
@@ -136,14 +150,18 @@ def rule(
         return Verdict(held, is_steered=is_steered, wake_at=max(now + 1.0, patience_ends_at))
     back = _Return(
         device=device,
-        tied=volumes.find_tied(snapshot),
         pods=pods,
         displaced=frozenset(one.uid for one in record.workloads),
         source=source,
         target=target,
         now=now,
-        from_room=placing.Room.of(source.node, pods.by_node.get(source.node.name, ())),
-        to_room=placing.Room.of(target.node, pods.by_node.get(target.node.name, ())),
+        board=Board.of(
+            (one.node for one in views if one.node is not None),
+            pods.by_node,
+            titles={one.node.name: one.name for one in views if one.node is not None},
+            namespaces=snapshot.namespaces,
+            tied=volumes.find_tied(snapshot),
+        ),
         held_by=budgets.Budgets(snapshot.budgets),
         moves={one.uid: one for one in memory.moves},
     )
@@ -159,7 +177,7 @@ def _passing_taint(node: Node) -> str:
     """
     for taint in node.taints:
         is_passing = taint.key in PASSING_TAINTS and taint.effect != "PreferNoSchedule"
-        if is_passing and not (taint == placing.UNSCHEDULABLE and node.unschedulable):
+        if is_passing and not (taint == rooms.UNSCHEDULABLE and node.unschedulable):
             return f"Node {node.name} to lose its taint {taint.identity}"
     return ""
 
@@ -328,7 +346,7 @@ def _relieve(back: _Return) -> None:
     if not over:
         return
     by_owner: dict[str, list[Pod]] = {}
-    for pod in back.from_room.pods:
+    for pod in back.from_room.pods.values():
         owner = failover.top_owner(pod, back.pods.workloads)
         helps = any(name == "pods" or pod.requests.get(name) for name in over)
         if owner is None or not helps or not pod.is_serving or not _is_ours_to_move(pod, back):
@@ -397,7 +415,7 @@ def _go(uid: str, pod: Pod, back: _Return) -> None:
         }
     )
     back.held_by.spend(pod)
-    back.to_room = back.to_room.plus(pod)
+    back.board.put(pod, back.to_room.node.name)
     _ask(pod, back)
 
 
@@ -477,9 +495,9 @@ def _is_movable_kind(uid: str, back: _Return) -> bool:
     return any(_is_ours_to_move(one, back) for one in back.pods.by_owner.get(uid, ()))
 
 
-def _misfit(pod: Pod, back: _Return) -> placing.Misfit | None:
+def _misfit(pod: Pod, back: _Return) -> rooms.Misfit | None:
     """Why the pod stays: it does not fit the other node, or would overfill that one instead."""
-    found = placing.misfit(pod, back.to_room, back.tied)
+    found = back.misfit(pod)
     if found is not None:
         return found
     after = back.to_room.plus(pod)
@@ -488,16 +506,16 @@ def _misfit(pod: Pod, back: _Return) -> placing.Misfit | None:
         if after.share(name) >= back.from_room.share(name):
             text = f"{back.target.name} would be above its reserve of {name}"
             reason = "GPU" if name == constants.GPU_RESOURCE else "Capacity"
-            return placing.Misfit(reason, text)
+            return rooms.Misfit(reason, text)
     return None
 
 
 def _name_pinned(back: _Return) -> None:
     """Say of what can never go why it cannot, whether or not it would have been asked to."""
-    for pod in back.from_room.pods:
+    for pod in back.from_room.pods.values():
         if pod.key in back.kept or pod.deleting is not None or not _is_ours_to_move(pod, back):
             continue
-        misfit = placing.misfit(pod, back.to_room, back.tied)
+        misfit = back.misfit(pod)
         owner = failover.top_owner(pod, back.pods.workloads)
         is_displaced = owner is not None and owner.uid in back.displaced
         refusal = back.held_by.refusal(pod) if is_displaced else None

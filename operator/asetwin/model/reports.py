@@ -7,7 +7,18 @@ facts as the conditions, in one place, at the end of a turn.
 from collections.abc import Sequence
 
 from asetwin import constants
-from asetwin.model import failover, failures, gpus, master, nodes, power, quorum, reserve, shares
+from asetwin.model import (
+    failover,
+    failures,
+    gpus,
+    master,
+    nodes,
+    power,
+    quorum,
+    readiness,
+    reserve,
+    shares,
+)
 from asetwin.model.conditions import Conditions, merge_patch
 from asetwin.model.facts import Facts
 from asetwin.model.nodes import View
@@ -47,6 +58,8 @@ PLURALS: dict[type[Resource], str] = {
 }
 
 
+MESSAGE_LIMIT = 4000
+"""Characters of a condition's message; the API allows some more."""
 Written = list[tuple[WriteStatus, tuple[Resource, Wire]]]
 """Status writes, each with the object as it was and the status that it gets."""
 
@@ -85,6 +98,7 @@ def device_status(
     conditions.set("SharesReady", offered.is_ready, offered.reason, offered.message)
     _set_master(conditions, facts, moves)
     _set_failover(conditions, record)
+    _set_failover_ready(conditions, readiness.summarize(facts.if_lost))
     _set_rebalanced(conditions, facts, history)
     _set_gpus(conditions, facts)
     conditions.set(
@@ -226,6 +240,12 @@ def _set_failover(conditions: Conditions, record: Failover | None) -> None:
     conditions.set("FailedOver", True, reason, text)
 
 
+def _set_failover_ready(conditions: Conditions, verdict: readiness.Verdict | None) -> None:
+    if verdict is not None:
+        text = verdict.message[:MESSAGE_LIMIT]
+        conditions.set("FailoverReady", verdict.is_ready, verdict.reason, text)
+
+
 def _set_rebalanced(
     conditions: Conditions, facts: Facts, history: Sequence[FailoverRecord]
 ) -> None:
@@ -288,7 +308,10 @@ def member_statuses(facts: Facts, found: References) -> Written:
 
 
 def _ase_node_status(view: View, facts: Facts) -> AseNodeStatus:
-    worker = view.member.worker
+    worker, verdict = view.member.worker, facts.if_lost[view.name]
+    ase_node = view.member.ase_node
+    told = Conditions(ase_node.status.conditions, ase_node.metadata.generation, facts.now)
+    _set_failover_ready(told, verdict)
     return AseNodeStatus(
         observed_generation=view.member.ase_node.metadata.generation,
         state=view.state,
@@ -299,7 +322,8 @@ def _ase_node_status(view: View, facts: Facts) -> AseNodeStatus:
         booted_at=view.record.booted_at,
         recent_failures=view.record.failures,
         resources=_node_rows(view, facts),
-        conditions=view.conditions,
+        if_lost=verdict.loss,
+        conditions=(*view.conditions, *told.result()),
     )
 
 

@@ -84,10 +84,23 @@ def _device(before: AseDeviceStatus, after: AseDeviceStatus) -> Iterator[Line]:
     yield from _master(before, after)
     yield from _gpus(before, after)
     yield from _reserve(before, after)
+    yield from _readiness(before, after)
     yield from _shares(before, after)
     if after.state is not None and before.state is not after.state:
         is_warning = after.state in (DeviceState.OFFLINE, DeviceState.NEEDS_ATTENTION)
         yield f"Device{after.state.value}", after.summary or "", is_warning
+
+
+def _readiness(before: AseDeviceStatus, after: AseDeviceStatus) -> Iterator[Line]:
+    """Only what a person can do something about: a lost node is told of elsewhere."""
+    old = conditions.find(before.conditions, "FailoverReady")
+    new = conditions.find(after.conditions, "FailoverReady")
+    risks = (Reason.PODS_WOULD_NOT_RUN, Reason.QUORUM_AT_RISK)
+    was_at_risk = old is not None and old.reason in risks
+    if new is not None and new.reason in risks and not was_at_risk:
+        yield "FailoverAtRisk", new.message, True
+    elif new is not None and new.status == "True" and was_at_risk:
+        yield "FailoverReady", new.message, False
 
 
 def _failover(before: Failover | None, status: AseDeviceStatus) -> Iterator[Line]:

@@ -78,6 +78,10 @@ class Reason(StrEnum):
     BALANCED = "Balanced"
     REBALANCE_BLOCKED = "RebalanceBlocked"
     REBALANCE_INTERRUPTED = "RebalanceInterrupted"
+    EVERY_POD_FITS = "EveryPodFits"
+    PODS_WOULD_NOT_RUN = "PodsWouldNotRun"
+    NO_SURVIVOR = "NoSurvivor"
+    QUORUM_AT_RISK = "QuorumAtRisk"
     PAUSED = "Paused"
     ACTIVE = "Active"
 

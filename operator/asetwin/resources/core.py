@@ -10,39 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from asetwin import constants
-from asetwin.resources import quantities, requests, times
+from asetwin.resources import demands, quantities, requests, times
+from asetwin.resources.demands import Demands as Demands
+from asetwin.resources.demands import Requirement as Requirement
+from asetwin.resources.demands import Taint as Taint
+from asetwin.resources.demands import Toleration as Toleration
 
 Json = Mapping[str, Any]
-
-
-class Taint(NamedTuple):
-    """A Node's taint; it is identified by key and effect."""
-
-    key: str
-    effect: str
-    value: str = ""
-
-    @property
-    def identity(self) -> str:
-        """``key:effect``, as kubectl writes it."""
-        return f"{self.key}:{self.effect}"
-
-
-class Toleration(NamedTuple):
-    """A toleration; an empty key or effect matches any."""
-
-    key: str = ""
-    operator: str = "Equal"
-    value: str = ""
-    effect: str = ""
-
-    def matches(self, taint: Taint) -> bool:
-        """Whether a pod with this toleration stands that taint."""
-        if self.effect and self.effect != taint.effect:
-            return False
-        if self.key and self.key != taint.key:
-            return False
-        return self.operator == "Exists" or (bool(self.key) and self.value == taint.value)
 
 
 class Owner(NamedTuple):
@@ -132,48 +106,6 @@ def _amounts(given: Json | None) -> dict[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Demands:
-    """What a pod demands of its Node, apart from requests and volumes."""
-
-    node_selector: Mapping[str, str] = field(default_factory=dict)
-    node_terms: "tuple[tuple[Requirement, ...], ...] | None" = None
-    """Required node affinity; None where there is none."""
-    tolerations: tuple[Toleration, ...] = ()
-    host_ports: tuple[tuple[str, str, int], ...] = ()
-    """Protocol, host IP and port."""
-    priority: int = 0
-
-    @classmethod
-    def read(cls, spec: Json) -> Self:
-        affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-        required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-        return cls(
-            node_selector=spec.get("nodeSelector") or {},
-            node_terms=(
-                tuple(_term(one) for one in required.get("nodeSelectorTerms") or ())
-                if required is not None
-                else None
-            ),
-            tolerations=tuple(
-                Toleration(
-                    one.get("key") or "",
-                    one.get("operator") or "Equal",
-                    one.get("value") or "",
-                    one.get("effect") or "",
-                )
-                for one in spec.get("tolerations") or ()
-            ),
-            host_ports=tuple(
-                (port.get("protocol") or "TCP", port.get("hostIP") or "", int(port["hostPort"]))
-                for container in spec.get("containers") or ()
-                for port in container.get("ports") or ()
-                if port.get("hostPort")
-            ),
-            priority=int(spec.get("priority") or 0),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Pod:
     """A Pod as the rules see it."""
 
@@ -237,7 +169,7 @@ class Pod:
             labels=meta.get("labels") or {},
             unschedulable=scheduled.get("message", "") if is_stuck else "",
             claims=_claims(meta, spec),
-            demands=Demands.read(spec),
+            demands=Demands.read(spec, meta),
         )
 
 
@@ -373,34 +305,6 @@ class Service:
         return cls(namespace=meta["namespace"], name=meta["name"])
 
 
-class Requirement(NamedTuple):
-    """One ``matchExpressions`` entry of a node selector."""
-
-    key: str
-    operator: str
-    values: tuple[str, ...] = ()
-
-    def holds(self, labels: Mapping[str, str]) -> bool:
-        """Whether a Node with these labels fulfils it."""
-        value = labels.get(self.key)
-        match self.operator:
-            case "In":
-                return value in self.values
-            case "NotIn":
-                return value not in self.values
-            case "Exists":
-                return value is not None
-            case "DoesNotExist":
-                return value is None
-            case "Gt" | "Lt":
-                is_number = value is not None and value.lstrip("-").isdecimal()
-                if value is None or not is_number:
-                    return False
-                more = int(value) - int(self.values[0])
-                return more > 0 if self.operator == "Gt" else more < 0
-        return False
-
-
 class Binding(NamedTuple):
     """The claim that a PersistentVolume is bound to, or kept for while ``uid`` is empty."""
 
@@ -444,8 +348,7 @@ class Volume:
         """Whether a pod on that Node can mount it."""
         if not self.node_terms:
             return True
-        labels = {"metadata.name": node.name, **node.labels}
-        return any(all(one.holds(labels) for one in term) for term in self.node_terms)
+        return demands.selects_node(self.node_terms, node.name, node.labels)
 
     @classmethod
     def read(cls, body: Json) -> Self:
@@ -468,16 +371,10 @@ class Volume:
                 else None
             ),
             is_deleting=bool(meta.get("deletionTimestamp")),
-            node_terms=tuple(_term(one) for one in required.get("nodeSelectorTerms") or ()),
+            node_terms=tuple(
+                demands.node_term(one) for one in required.get("nodeSelectorTerms") or ()
+            ),
         )
-
-
-def _term(body: Json) -> tuple[Requirement, ...]:
-    return tuple(
-        Requirement(one["key"], one["operator"], tuple(one.get("values") or ()))
-        for part in ("matchExpressions", "matchFields")
-        for one in body.get(part) or ()
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -413,6 +413,17 @@ class NodeState(StrEnum):
     UNKNOWN = "Unknown"
 
 
+class NodeLoss(Wire):
+    """What the loss of a node would come to, while not every pod would run without it.
+
+    ``problems`` are the first of ``problem_count``, sorted by namespace and name.
+    """
+
+    pods: int
+    problem_count: int
+    problems: tuple[PodProblem, ...] = ()
+
+
 class AseNodeStatus(Wire):
     """What the operator reports about one device node."""
 
@@ -425,6 +436,7 @@ class AseNodeStatus(Wire):
     booted_at: Time | None = None
     recent_failures: tuple[Time, ...] = ()
     resources: tuple[ReserveRow, ...] = ()
+    if_lost: NodeLoss | None = None
     conditions: tuple[Condition, ...] = ()
 
 

@@ -1,22 +1,24 @@
 """The simulated scheduler: binds each pending pod, or says in kube-scheduler's words why not.
 
-The filters are those that the twin's rules need to be honest about: cordons,
-taints, node selectors and required node affinity, host ports, requests, pod
-slots. Scores are the simplest that spread: fewest of the same controller's
-pods, then the least requested. Preemption is not simulated.
+The filters are those of :mod:`asetwin.model.placement.boards`, which the
+end-to-end tests hold against the real kube-scheduler. Scores are the simplest
+that spread: fewest of the same controller's pods, then the least requested.
+Preemption is not simulated.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from typing import Any
 
-from asetwin.resources import quantities, requests
+from asetwin.model.placement import rooms
+from asetwin.model.placement.boards import Board, leading
+from asetwin.model.placement.rooms import Misfit
+from asetwin.resources import core, quantities, requests
 from asetwin.sim import bodies, volumes
 from asetwin.sim.apiserver import DELETED, ApiServer, Change
 from asetwin.sim.bodies import Json, Key
 from asetwin.sim.clock import Process, Timeline
 
 DELAY_SECONDS = 0.01
-_UNSCHEDULABLE = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 
 
 class Scheduler(Process):
@@ -25,6 +27,7 @@ class Scheduler(Process):
     def __init__(self, server: ApiServer, timeline: Timeline) -> None:
         super().__init__(timeline)
         self._server = server
+        self._reader = Reader(server)
         self._pending: dict[Key, None] = {}
         server.watch(self._changed)
 
@@ -49,13 +52,16 @@ class Scheduler(Process):
             self.wake(self.timeline.varied(DELAY_SECONDS))
 
     def tick(self) -> None:
+        board = self._reader.board()
         for key in self._by_priority():
             pod = self._server.find("pods", key[1], key[0])
             if pod is None or bodies.node_of(pod) or pod["spec"].get("schedulingGates"):
                 continue
-            node, message = place(self._server, pod)
+            wanted = self._reader.pod(pod)
+            node, message = place(self._server, pod, board, wanted)
             if node:
                 self._server.bind(pod, node)
+                board.put(wanted, node)
             else:
                 self._report(pod, message)
 
@@ -81,7 +87,7 @@ class Scheduler(Process):
         self._server.patch("pods", name, patch, namespace, subresource="status")
 
 
-def place(server: ApiServer, pod: Json) -> tuple[str, str]:
+def place(server: ApiServer, pod: Json, board: Board, wanted: core.Pod) -> tuple[str, str]:
     """The Node for a pod, or an empty one and the scheduler's message."""
     nodes = server.listed("nodes")
     refusal = volumes.refusal(server, pod)
@@ -90,9 +96,9 @@ def place(server: ApiServer, pod: Json) -> tuple[str, str]:
     causes = Counter[str]()
     fits: list[tuple[tuple[float, ...], str]] = []
     for node in nodes:
-        reasons = refusals(server, pod, node)
-        if reasons:
-            causes.update(reasons)
+        misfits = leading(board.misfits(wanted, node["metadata"]["name"]))
+        if misfits:
+            causes.update(_words(one) for one in misfits)
         else:
             fits.append((_score(server, pod, node), node["metadata"]["name"]))
     if fits:
@@ -101,68 +107,69 @@ def place(server: ApiServer, pod: Json) -> tuple[str, str]:
     return "", f"0/{len(nodes)} nodes are available: {told}."
 
 
-def refusals(server: ApiServer, pod: Json, node: Json) -> list[str]:
-    """Why a pod does not fit a Node: the first filter that says no, in the default order."""
-    spec, tolerations = pod["spec"], pod["spec"].get("tolerations") or ()
-    is_cordoned = node["spec"].get("unschedulable")
-    if is_cordoned and not bodies.tolerates(tolerations, _UNSCHEDULABLE):
-        return ["node(s) were unschedulable"]
-    for taint in node["spec"].get("taints") or ():
-        is_hard = taint["effect"] in ("NoSchedule", "NoExecute")
-        if is_hard and not bodies.tolerates(tolerations, taint):
-            return [f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"]
-    if not matches_node(spec, node):
-        return ["node(s) didn't match Pod's node affinity/selector"]
-    on_node = [one for one in server.pods_on(node["metadata"]["name"]) if not bodies.is_over(one)]
-    if _ports(spec) & {port for one in on_node for port in _ports(one["spec"])}:
-        return ["node(s) didn't have free ports for the requested pod ports"]
-    lacking = _lacking(spec, node, on_node)
-    labels = dict(bodies.labels(node))
-    if not lacking and volumes.is_out_of_reach(server, pod, labels):
-        return ["node(s) didn't match PersistentVolume's node affinity"]
-    return lacking
+def _words(misfit: Misfit) -> str:
+    """What kube-scheduler calls it."""
+    if misfit.reason == "Taint":
+        is_cordon = misfit.subject.startswith(rooms.UNSCHEDULABLE.key)
+        had = f"had untolerated taint {{{misfit.subject}}}"
+        return "node(s) were unschedulable" if is_cordon else f"node(s) {had}"
+    if misfit.reason in ("Capacity", "GPU"):
+        return f"Insufficient {misfit.subject}"
+    return _WORDS[misfit.reason]
 
 
-def _lacking(spec: Json, node: Json, on_node: list[Json]) -> list[str]:
-    offered: Mapping[str, str] = (node.get("status") or {}).get("allocatable") or {}
-    used = Counter[str]()
-    for one in on_node:
-        used.update(requests.of_pod(one["spec"]))
-    reasons = []
-    if len(on_node) + 1 > int(offered.get("pods", 110)):
-        reasons.append("Too many pods")
-    for name, amount in requests.of_pod(spec).items():
-        if used[name] + amount > quantities.units(name, offered.get(name, 0)):
-            reasons.append(f"Insufficient {name}")
-    return reasons
+_WORDS = {
+    "HostPort": "node(s) didn't have free ports for the requested pod ports",
+    "NodeAffinity": "node(s) didn't match Pod's node affinity/selector",
+    "NodeLocalVolume": "node(s) didn't match PersistentVolume's node affinity",
+    "PodAffinity": "node(s) didn't match pod affinity rules",
+    "PodAntiAffinity": "node(s) didn't match pod anti-affinity rules",
+    "PodSlots": "Too many pods",
+    "TopologySpread": "node(s) didn't match pod topology spread constraints",
+}
 
 
-def matches_node(spec: Json, node: Json) -> bool:
-    """Node selector and required node affinity."""
-    labels = bodies.labels(node)
-    wanted = (spec.get("nodeSelector") or {}).items()
-    if any(labels.get(name) != value for name, value in wanted):
-        return False
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    if required is None:
-        return True
-    fields = {"metadata.name": node["metadata"]["name"]}
-    return any(
-        all(bodies.requirement_holds(one, labels) for one in term.get("matchExpressions") or ())
-        and all(bodies.requirement_holds(one, fields) for one in term.get("matchFields") or ())
-        for term in required["nodeSelectorTerms"]
-        if term.get("matchExpressions") or term.get("matchFields")
-    )
+class Reader:
+    """The API server's objects as typed ones; each version of an object is read once."""
 
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
+        self._known: dict[str, tuple[str, Any]] = {}
 
-def _ports(spec: Json) -> set[tuple[str, int]]:
-    return {
-        (port.get("protocol", "TCP"), port["hostPort"])
-        for container in spec["containers"]
-        for port in container.get("ports") or ()
-        if port.get("hostPort")
-    }
+    def board(self) -> Board:
+        """All Nodes with what is bound to them."""
+        nodes = [self._typed(core.Node, body) for body in self._server.listed("nodes")]
+        pods = {
+            node.name: [self.pod(body) for body in self._server.pods_on(node.name)]
+            for node in nodes
+        }
+        spaces = [self._typed(core.Namespace, one) for one in self._server.listed("namespaces")]
+        volumes = {
+            one["metadata"]["name"]: self._typed(core.Volume, one)
+            for one in self._server.listed("persistentvolumes")
+        }
+        claims = (
+            self._typed(core.Claim, one) for one in self._server.listed("persistentvolumeclaims")
+        )
+        tied = {
+            (claim.namespace, claim.name): volumes[claim.volume]
+            for claim in claims
+            if claim.volume in volumes and volumes[claim.volume].node_terms
+        }
+        return Board.of(nodes, pods, namespaces={one.name: one for one in spaces}, tied=tied)
+
+    def pod(self, body: Json) -> core.Pod:
+        """One pod."""
+        found: core.Pod = self._typed(core.Pod, body)
+        return found
+
+    def _typed(self, kind: Any, body: Json) -> Any:
+        meta = body["metadata"]
+        version, uid = str(meta.get("resourceVersion", "")), str(meta["uid"])
+        known = self._known.get(uid)
+        if known is None or known[0] != version:
+            known = self._known[uid] = (version, kind.read(body))
+        return known[1]
 
 
 def _score(server: ApiServer, pod: Json, node: Json) -> tuple[float, ...]:

@@ -180,21 +180,6 @@ def refusal(server: ApiServer, pod: Json) -> str:
     return ""
 
 
-def is_out_of_reach(server: ApiServer, pod: Json, labels: "dict[str, str]") -> bool:
-    """Whether one of a pod's volumes stays on another Node than that with these labels."""
-    for name in claims_of(pod):
-        claim = server.find("persistentvolumeclaims", name, pod["metadata"]["namespace"]) or {}
-        bound_to = (claim.get("spec") or {}).get("volumeName") or ""
-        volume = server.find("persistentvolumes", bound_to) if bound_to else None
-        required = ((volume or {}).get("spec") or {}).get("nodeAffinity", {}).get("required")
-        if required and not any(
-            all(bodies.requirement_holds(one, labels) for one in term["matchExpressions"])
-            for term in required["nodeSelectorTerms"]
-        ):
-            return True
-    return False
-
-
 def _phase(server: ApiServer, pod: Json, name: str) -> str:
     claim = server.find("persistentvolumeclaims", name, pod["metadata"]["namespace"]) or {}
     return str((claim.get("status") or {}).get("phase") or "Pending")
