@@ -17,6 +17,7 @@ from asetwin.cli import (
     operator,
     power_agent,
     repair,
+    simulate,
     status,
     timeline,
     version,
@@ -39,6 +40,8 @@ Examples:
   asetwin timeline --follow
   # Repair whatever is broken
   asetwin repair --all
+  # The same without a cluster, under a virtual clock
+  asetwin simulate manifests/samples/scenarios
 
 \b
 Exit status: 0 good, 1 findings, 2 bad input or no cluster.
@@ -79,5 +82,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for verb in (status, fail, repair, timeline, operator, power_agent, master, version):
+for verb in (status, fail, repair, timeline, simulate, operator, power_agent, master, version):
     app.command(verb.__name__.rpartition(".")[2].replace("_", "-"))(verb.command)

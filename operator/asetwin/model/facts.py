@@ -16,7 +16,14 @@ from asetwin.model.nodes import View
 from asetwin.model.references import References
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources.core import Node
-from asetwin.resources.devices import AseDevice, Failover, FailoverRecord, NodeState, Votes
+from asetwin.resources.devices import (
+    AseDevice,
+    DeviceState,
+    Failover,
+    FailoverRecord,
+    NodeState,
+    Votes,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +132,9 @@ def _is_evacuated(
 ) -> bool:
     """Whether a fenced node may have its power back: nothing is being taken away from it."""
     record, name = device.status.failover, member.ase_node.name
+    if device.status.state is DeviceState.OFFLINE:
+        # Without quorum nothing is taken away from it, and its vote may be the one that is missing.
+        return True
     if record is not None and record.from_node == name and record.evacuated_at is not None:
         # A node that is lost again while its return is not over has not been evacuated anew.
         return record.rebalance is None

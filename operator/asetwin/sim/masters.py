@@ -15,9 +15,9 @@ from asetwin.sim import bodies
 from asetwin.sim.apiserver import SYSTEM, ApiServer
 from asetwin.sim.bodies import Json
 from asetwin.sim.clock import Process, Timeline
-from asetwin.standin import master
+from asetwin.standin import settings
 
-RETRIES_PER_LEASE = master.RETRIES_PER_LEASE
+RETRIES_PER_LEASE = settings.RETRIES_PER_LEASE
 
 
 class MasterProcess(Process):
@@ -32,7 +32,7 @@ class MasterProcess(Process):
         shares: dict[str, list[str]],
     ) -> None:
         super().__init__(timeline)
-        self.settings = master.read_settings(environment(pod))
+        self.settings = settings.read_settings(environment(pod))
         self.pod_uid = bodies.uid(pod)
         self.has_exited = False
         self.is_stopping = False

@@ -10,10 +10,10 @@ import math
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from asetwin import loop
-from asetwin.kube import client, errors
+from asetwin.kube import errors
 from asetwin.kube.act import Executor, Settings
 from asetwin.kube.observe import KINDS, Cluster
 from asetwin.model import decide
@@ -22,6 +22,9 @@ from asetwin.model.snapshot import Snapshot
 from asetwin.sim.apiserver import DELETED, ApiServer, Change
 from asetwin.sim.clock import Process, Timeline
 from asetwin.sim.wire import Call, Crashed, Trouble, Wire
+
+if TYPE_CHECKING:
+    from asetwin.kube.client import Client
 
 ACTOR = "operator"
 WATCH_SECONDS = 0.005
@@ -70,6 +73,8 @@ class Operator(Process):
         self.is_running = False
         self.trouble: Callable[[Call], Trouble | None] = lambda call: None
         """What befalls the requests of the next process that is started."""
+        self.is_deaf = False
+        """Its watches are broken: no event comes in."""
         self._server = server
         self._record = record
         self._report = report
@@ -89,7 +94,7 @@ class Operator(Process):
         self.wire = Wire(self._server, ACTOR, watch=self._watch)
         self.wire.trouble = self.trouble
         self.wire.crash_after = crash_after
-        api = cast(client.Client, self.wire)
+        api = cast("Client", self.wire)
         settings = Settings(image="asetwin.local/operator:sim", instance="sim")
         self._executor = Executor(api, self.cluster, settings, clock=self.timeline.wall)
         self._tracks, self._news = {}, deque()
@@ -104,10 +109,20 @@ class Operator(Process):
         self._tracks, self._news = {}, deque()
         self.sleep()
 
+    def befall(self, trouble: Callable[[Call], Trouble | None]) -> None:
+        """What befalls its requests from now on, also those of later processes."""
+        self.trouble = self.wire.trouble = trouble
+
+    def listen(self, *, is_deaf: bool) -> None:
+        """Whether watch events reach it; what it has missed it finds when it lists anew."""
+        if self.is_deaf and not is_deaf and self.is_running:
+            self.timeline.call_soon(self._retry_sync, self._run)
+        self.is_deaf = is_deaf
+
     # --- Observing ------------------------------------------------------------------------------
 
     def _seen(self, change: Change) -> None:
-        if not self.is_running or change.plural not in KINDS:
+        if not self.is_running or self.is_deaf or change.plural not in KINDS:
             return
         due = self.timeline.after(self.timeline.varied(WATCH_SECONDS))
         # One kind's events come in their order; one queue keeps it for all of them.
@@ -125,7 +140,7 @@ class Operator(Process):
             self._wake_tracks(loop.GATHER_SECONDS)
 
     async def _sync(self) -> None:
-        await self.cluster.resync(cast(client.Client, self.wire))
+        await self.cluster.resync(cast("Client", self.wire))
 
     def _synced(self, error: BaseException | None) -> None:
         if isinstance(error, errors.KubeError):

@@ -155,7 +155,7 @@ class World:
 
     def run(self, seconds: float) -> None:
         """Let this much time pass."""
-        self.timeline.advance(self.now + seconds, stop=self._look)
+        self.timeline.advance(self.now + seconds, stop=self.look)
 
     def run_until(self, predicate: Callable[[], bool], within: float) -> float:
         """Let time pass until something holds, and say how long it took; raises Stuck."""
@@ -164,7 +164,7 @@ class World:
         def holds() -> bool:
             # Only a write can make a difference to what a predicate may look at.
             nonlocal seen
-            self._look()
+            self.look()
             if self.server.version == seen:
                 return False
             seen = self.server.version
@@ -273,7 +273,8 @@ class World:
         self.turns.append((self.now, "operator", [text]))
         self.trace.append((self.now, f"operator: {text}"))
 
-    def _look(self) -> bool:
+    def look(self) -> bool:
+        """Ask the step observers; False, so that it may stand where something may end a run."""
         for observer in self.step_observers:
             observer()
         return False
