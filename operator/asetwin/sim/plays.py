@@ -216,7 +216,7 @@ class Play:
 
     def _acts(self, verb: str, given: Any) -> Iterator[tuple[str, str, Callable[[], None]]]:
         """What an event is called in the timeline, and how it is done."""
-        world = self.world
+        world, patch = self.world, Json()
         match verb:
             case "fail":
                 for one in given:
