@@ -19,6 +19,17 @@ def test_a_sample_scenario_passes(path: Path) -> None:
     assert result.expectations == len(scenario.content.expect) >= 3
 
 
+@pytest.mark.parametrize("name", ["a-fails", "stopped-by-hand", "both-fail", "b-reboots"])
+def test_what_is_left_out_in_quiet_makes_no_difference(name: str) -> None:
+    scenario = files.read(SCENARIOS / f"{name}.yaml")
+    quiet, full = (plays.Play(scenario, is_quiet=one).run() for one in (True, False))
+    assert [(row.object, row.text) for row in quiet.rows] == [
+        (row.object, row.text) for row in full.rows
+    ]
+    moments = zip(quiet.rows, full.rows, strict=True)
+    assert max(abs(one.t - other.t) for one, other in moments) < 0.1
+
+
 def test_there_is_one_for_each_documented_response() -> None:
     documented = {
         *("a-both-psus", "a-storage-port", "a-core-part", "a-fails", "a-reboots", "a-degraded"),

@@ -196,7 +196,10 @@ class Cluster:
         present = {item["metadata"]["uid"] for item in items}
         changed = False
         for item in items:
-            changed = self.apply(kind.plural, item) or changed
+            # Nearly all of it is known in this very version, and not worth reading again.
+            known = self.version(kind.plural, item["metadata"]["uid"])
+            if not known or known != _version(item["metadata"]):
+                changed = self.apply(kind.plural, item) or changed
         for uid, (version, _) in list(shelf.objects.items()):
             if uid not in present and version <= listed_at:
                 changed = self._remove(kind.plural, uid, listed_at) or changed

@@ -14,6 +14,7 @@ from asetwin import constants
 from asetwin.kube import errors
 from asetwin.resources.devices import AseDevice, Failover, FailoverRecord
 from asetwin.sim import bodies, invariants, scenarios
+from asetwin.sim.apiserver import Change
 from asetwin.sim.bodies import Json
 from asetwin.sim.clock import Random
 from asetwin.sim.files import Event, Expectation, Scenario
@@ -53,7 +54,7 @@ class Serving:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._version = -1
+        self._is_changed = True
         self._power: tuple[bool, ...] = ()
         self._since: dict[str, float] = {}
         self._longest: dict[str, float] = {}
@@ -61,6 +62,7 @@ class Serving:
         self._offline_since: float | None = None
         self._zero = 0.0
         world.step_observers.append(self._look)
+        world.observers.append(self._note)
 
     def begin(self) -> None:
         """Count from now on."""
@@ -93,9 +95,9 @@ class Serving:
 
     def _look(self) -> None:
         power = tuple(one.is_running for one in self._world.machines.values())
-        if (self._world.server.version, power) == (self._version, self._power):
+        if not self._is_changed and power == self._power:
             return
-        self._version, self._power = self._world.server.version, power
+        self._is_changed, self._power = False, power
         self._note_offline()
         up = {_group(one) for one in self._serving()} - {""}
         for name in up:
@@ -104,6 +106,9 @@ class Serving:
             self._longest[name] = max(self._longest.get(name, 0.0), took)
         for name in self._longest.keys() - up - self._since.keys():
             self._since[name] = self._world.now
+
+    def _note(self, change: Change) -> None:
+        self._is_changed = self._is_changed or change.plural in ("pods", "asedevices")
 
     def _note_offline(self) -> None:
         devices = self._world.server.objects("asedevices").values()
@@ -126,11 +131,18 @@ def _group(pod: Json) -> str:
 class Play:
     """One run of one scenario."""
 
-    def __init__(self, scenario: Scenario, prepare: Callable[[World], None] | None = None) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        prepare: Callable[[World], None] | None = None,
+        *,
+        is_quiet: bool = True,
+    ) -> None:
         self.scenario = scenario
         self.result = Result(scenario.name, str(scenario.path))
         content = scenario.content
-        self.world = World(seed=content.seed, options=Options(workers=(), jitter=content.jitter))
+        options = Options(workers=(), jitter=content.jitter, is_quiet=is_quiet, is_traced=False)
+        self.world = World(seed=content.seed, options=options)
         self.pins = dict(scenario.pins)
         self.timeline = Timeline(self.world, self.pins)
         self.serving = Serving(self.world)
@@ -311,6 +323,7 @@ class Play:
 
     def _jump(self, by: float) -> None:
         self.world.timeline.wall_offset += by
+        self.world.operator.turn_soon()
 
     def _trouble(self, rate: float, seconds: float) -> None:
         until, kinds = self.world.now + seconds, list(Trouble)

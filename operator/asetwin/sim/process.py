@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from asetwin import loop
@@ -20,6 +20,7 @@ from asetwin.model import decide
 from asetwin.model.plan import Plan
 from asetwin.model.snapshot import Snapshot
 from asetwin.sim.apiserver import DELETED, ApiServer, Change
+from asetwin.sim.beats import Beats
 from asetwin.sim.clock import Process, Timeline
 from asetwin.sim.wire import Call, Crashed, Trouble, Wire
 
@@ -32,6 +33,9 @@ WATCH_SECONDS = 0.005
 RESTART_SECONDS = 1.0
 """From the death of the process to the start of the next one."""
 INSTALL_RETRY_SECONDS = 2.0
+FRESH_SECONDS = 2.5
+"""Who has renewed no longer ago than this goes on to renew, or says so when it ends."""
+AGES_SECONDS = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,12 @@ class Track:
     is_busy: bool = False
     is_woken: bool = False
     failures: int = 0
+    changes: int = -1
+    """What had been counted at its last turn."""
+    is_settled: bool = False
+    """Whether the last turn had nothing to do."""
+    calm_until: float | None = None
+    """In quiet: how long that holds, by the wall clock, while all go on to renew; None: unknown."""
 
 
 class Operator(Process):
@@ -65,11 +75,13 @@ class Operator(Process):
         record: Callable[[Turn], None],
         report: Callable[[str], None],
         watch: Callable[[Call], None],
+        beats: Beats | None = None,
     ) -> None:
         super().__init__(timeline)
         self.turns = 0
         self.wire = Wire(server, ACTOR)
-        self.cluster = Cluster(timeline.wall)
+        self._beats = beats
+        self.cluster = Cluster(self._hears_at)
         self.is_running = False
         self.trouble: Callable[[Call], Trouble | None] = lambda call: None
         """What befalls the requests of the next process that is started."""
@@ -83,6 +95,9 @@ class Operator(Process):
         self._tracks: dict[str, Track] = {}
         self._news: deque[tuple[float, Change]] = deque()
         self._resync_at = math.inf
+        self._changes = 0
+        """Counts what may make a plan another one, renewals apart."""
+        self._has_missed = False
         self._run = 0
         server.watch(self._seen)
 
@@ -90,7 +105,7 @@ class Operator(Process):
         """A new process; ``crash_after`` so many writes it dies and is started again."""
         self._run += 1
         self.is_running = True
-        self.cluster = Cluster(self.timeline.wall)
+        self.cluster = Cluster(self._hears_at)
         self.wire = Wire(self._server, ACTOR, watch=self._watch)
         self.wire.trouble = self.trouble
         self.wire.crash_after = crash_after
@@ -119,10 +134,26 @@ class Operator(Process):
             self.timeline.call_soon(self._retry_sync, self._run)
         self.is_deaf = is_deaf
 
+    def _hears_at(self) -> float:
+        """The time of day at which it hears of what it takes in just now."""
+        late = self._beats.at if self._beats is not None else None
+        now = self.timeline.wall()
+        if late is None:
+            return now
+        return min(now, late + self.timeline.wall_offset + WATCH_SECONDS)
+
     # --- Observing ------------------------------------------------------------------------------
 
     def _seen(self, change: Change) -> None:
-        if not self.is_running or self.is_deaf or change.plural not in KINDS:
+        if not self.is_running or change.plural not in KINDS:
+            return
+        if self.is_deaf:
+            self._has_missed = True
+            return
+        if self._beats is not None and self._beats.at is not None:
+            # A renewal that was made belatedly has been heard of in time, and wakes nobody.
+            if self.cluster.is_synced:
+                self.cluster.apply(change.plural, change.body)
             return
         due = self.timeline.after(self.timeline.varied(WATCH_SECONDS))
         # One kind's events come in their order; one queue keeps it for all of them.
@@ -137,6 +168,7 @@ class Operator(Process):
             is_gone = change.type == DELETED
             changed = self.cluster.apply(change.plural, change.body, is_gone=is_gone) or changed
         if changed:
+            self._changes += 1
             self._wake_tracks(loop.GATHER_SECONDS)
 
     async def _sync(self) -> None:
@@ -149,6 +181,7 @@ class Operator(Process):
             self.timeline.call_later(INSTALL_RETRY_SECONDS, self._retry_sync, run)
             return
         self._resync_at = self.timeline.time() + loop.RESYNC_SECONDS
+        self._changes += 1
         self._wake_tracks(0.0)
         self.wake()
 
@@ -177,7 +210,10 @@ class Operator(Process):
                     self._turn(name, track)
             if now >= self._resync_at:
                 self._resync_at = now + loop.RESYNC_SECONDS
-                self._spawn(self._sync, self._synced)
+                # In quiet only where it can find something: it has heard of all else.
+                if self._beats is None or self._has_missed:
+                    self._has_missed = False
+                    self._spawn(self._sync, self._synced)
         dues = [track.due for track in self._tracks.values() if not track.is_busy]
         dues += [due for due, _ in list(self._news)[:1]] + [self._resync_at]
         if min(dues) < math.inf:
@@ -190,14 +226,59 @@ class Operator(Process):
         for name in sorted(set(self._tracks) - wanted):
             del self._tracks[name]
 
+    def _is_calm(self, name: str, track: Track) -> bool:
+        """Whether a turn would decide the same again, because it is due for a renewal's age only.
+
+        In quiet a plan that does nothing is asked once for how long it holds if
+        those who renew now go on to; :meth:`turn_soon` is called when one ends.
+        """
+        is_same = not track.is_woken and track.changes == self._changes and track.is_settled
+        if self._beats is None or not is_same:
+            return False
+        now = self.timeline.wall()
+        if track.calm_until is None:
+            track.calm_until = self._holds_until(name, now)
+        if now >= track.calm_until - 1e-3:
+            return False
+        track.due = math.inf
+        if not math.isinf(track.calm_until):
+            track.due = self.timeline.after(track.calm_until - now)
+            self.wake_at(track.due)
+        return True
+
+    def _holds_until(self, name: str, now: float) -> float:
+        """When a plan that does nothing is over, renewals apart; ``now`` where it is over."""
+        assert self._beats is not None
+        self._beats.settle()
+        snapshot = self.cluster.snapshot()
+        renewed = {
+            key: now + AGES_SECONDS if now - at < FRESH_SECONDS else at
+            for key, at in snapshot.renewed.items()
+        }
+        todo = _decide(replace(snapshot, renewed=renewed), name, now)
+        if todo.stages:
+            return now
+        return math.inf if todo.wake_at is None else todo.wake_at
+
+    def turn_soon(self) -> None:
+        """Somebody does not renew any more: what was calm is looked at again."""
+        if self.is_running:
+            for track in self._tracks.values():
+                track.calm_until, track.is_settled = None, False
+                track.due = min(track.due, self.timeline.time())
+            self.wake()
+
     def _turn(self, name: str, track: Track) -> None:
+        if self._is_calm(name, track):
+            return
         track.is_woken, track.is_busy = False, True
         self.turns += 1
+        if self._beats is not None:
+            self._beats.settle()
         now, snapshot = self.timeline.wall(), self.cluster.snapshot()
-        if name == loop.UNBOUND:
-            todo = decide.decide_unbound(snapshot, now)
-        else:
-            todo = decide.decide(snapshot, name, now)
+        track.changes, track.calm_until = self._changes, None
+        todo = _decide(snapshot, name, now)
+        track.is_settled = not todo.stages
         self._record(Turn(self.timeline.time(), name, snapshot, todo))
         if not todo.stages:
             self._turned(name, track, todo, 0)
@@ -221,12 +302,16 @@ class Operator(Process):
     def _turned(self, name: str, track: Track, todo: Plan, count: int) -> None:
         track.is_busy, track.failures = False, 0
         delay = loop.CHECK_SECONDS if count else loop.IDLE_SECONDS
+        if self._beats is not None and not todo.stages:
+            delay = math.inf
         if todo.wake_at is not None:
             delay = min(delay, max(0.0, todo.wake_at - self.timeline.wall()))
         track.due = self.timeline.after(loop.GATHER_SECONDS if track.is_woken else delay)
         if count:
+            self._changes += 1
             self._wake_tracks(loop.GATHER_SECONDS)
-        self.wake_at(track.due)
+        if not math.isinf(track.due):
+            self.wake_at(track.due)
 
     def _failed(self, name: str, track: Track, error: errors.KubeError) -> None:
         self._report(f"{name or 'unbound'}: turn ended early: {error}")
@@ -266,3 +351,9 @@ class Operator(Process):
     def _restart(self, run: int) -> None:
         if run == self._run and not self.is_running:
             self.start()
+
+
+def _decide(snapshot: Snapshot, name: str, now: float) -> Plan:
+    if name == loop.UNBOUND:
+        return decide.decide_unbound(snapshot, now)
+    return decide.decide(snapshot, name, now)
