@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from asetwin.cli import (
     common,
     fail,
+    fuzz,
     master,
     operator,
     power_agent,
@@ -82,5 +83,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for verb in (status, fail, repair, timeline, simulate, operator, power_agent, master, version):
+for verb in (
+    status,
+    fail,
+    repair,
+    timeline,
+    simulate,
+    fuzz,
+    operator,
+    power_agent,
+    master,
+    version,
+):
     app.command(verb.__name__.rpartition(".")[2].replace("_", "-"))(verb.command)

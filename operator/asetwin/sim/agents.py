@@ -93,7 +93,9 @@ class Container:
         self.is_changed()
 
     def pause(self) -> None:
-        """Frozen: alive, but nobody hears of it."""
+        """Frozen: alive, but nobody hears of it; what does not run cannot be frozen."""
+        if self.machine is not Machine.RUNNING:
+            return
         self.machine = Machine.PAUSED
         self.kubelet.silence(is_cut_off=True)
         self.is_changed()
@@ -104,6 +106,8 @@ class Container:
 
     def cut(self) -> None:
         """Its network is gone; it runs on."""
+        if not self.is_running:
+            return
         self.network = Network.CUT
         self.kubelet.silence(is_cut_off=True)
         self.is_changed()

@@ -93,6 +93,23 @@ class Faults(Stated):
     seconds: Seconds
 
 
+class Lag(Stated):
+    """Watch events come late, out of order across kinds, or twice, for a while."""
+
+    delay: Seconds
+    twice: float = Field(default=0.0, ge=0, lt=1)
+    """The part of the events that comes a second time."""
+    seconds: Seconds
+
+
+class Removal(Stated):
+    """Somebody deletes pods of a workload."""
+
+    workload: str
+    count: int = Field(default=1, ge=1)
+    force: bool = False
+
+
 class Event(Stated):
     """Something that happens; exactly one of the fields after ``at``."""
 
@@ -113,9 +130,12 @@ class Event(Stated):
     agent: Literal["gone", "back", "left"] | None = None
     operator: Literal["stop", "start"] | Crash | None = None
     faults: Faults | None = None
-    watch: Literal["deaf", "hears"] | None = None
+    watch: Literal["deaf", "hears"] | Lag | None = None
     clock: float | None = None
     forgive: str | None = None
+    delete_pods: Removal | None = None
+    heal: Literal[True] | None = None
+    """Everything is repaired, started, uncordoned and applied anew; faults end."""
 
     @model_validator(mode="after")
     def _is_one(self) -> "Event":
@@ -148,6 +168,10 @@ class Expectation(Stated):
     """Workload → the reason for which one of its pods runs nowhere."""
     failovers: int | None = Field(default=None, ge=0)
     """How many losses of a node have been handled until then."""
+    calm: Literal[True] | None = None
+    """Nothing of a failure is left anywhere, and the operator has nothing to write."""
+    evacuated: str | None = None
+    """A device node on which no workload runs any more, nor a master."""
     recovered: Seconds | None = None
     """Every failover of the run came to ``Recovered`` within this of its detection."""
     outage: dict[str, Seconds] | None = None
@@ -410,6 +434,7 @@ def _problems(scenario: Scenario) -> Iterator[str]:
     for number, one in enumerate(content.expect):
         where = f"expect[{number}]"
         named = [*(one.nodes or ()), *([one.master] if one.master not in (None, "none") else [])]
+        named += [one.evacuated] if one.evacuated else []
         named += [node for counts in (one.placed or {}).values() for node in counts]
         for name in named:
             if name not in nodes:

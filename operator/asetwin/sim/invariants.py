@@ -237,13 +237,29 @@ class FewInFlight(Invariant):
         super().__init__(world)
         self._missing: dict[str, int] = {}
         world.call_observers.append(self._look)
+        world.observers.append(self._begin)
+
+    def _begin(self, change: Change) -> None:
+        """Another loss or return begins: what was on its way then is not waited for any more."""
+        if change.plural != "asedevices":
+            return
+        one, other = (
+            (((body or {}).get("status") or {}).get("failover") or {})
+            for body in (change.before, change.body)
+        )
+        moments = [(each.get("rebalance") or {}).get("startedAt") for each in (one, other)]
+        if one.get("id") != other.get("id") or moments[0] != moments[1]:
+            self._missing = {}
 
     def _look(self, call: Call) -> None:
         if call.target.subresource != "eviction":
             return
         pod = self.world.server.find("pods", call.target.name, call.target.namespace)
-        owner = bodies.controller(pod) if pod is not None else None
-        if pod is None or owner is None:
+        if pod is None:
+            # It is gone, which a process that hears of nothing cannot know: a 404 moves no one.
+            return
+        owner = bodies.controller(pod)
+        if owner is None:
             self.fail(f"{call.target.name} was to be evicted, and nothing would replace it")
             return
         self._missing = {uid: want for uid, want in self._missing.items() if self._lacks(uid, want)}

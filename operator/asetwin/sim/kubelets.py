@@ -173,6 +173,12 @@ class Kubelet(Process):
         if self._server.find("nodes", self.node) is not None:
             set_node_ready(self._server, self.node, "True", "KubeletReady")
         self._lifecycle.heard(self.node)
+        for pod in self._server.pods_on(self.node):
+            run = self._runs.get(bodies.uid(pod))
+            is_running = run is not None and run.is_started and run.master is None
+            if is_running and not bodies.is_over(pod) and not bodies.is_ready(pod):
+                # It was given up for lost meanwhile, and runs all the same.
+                self._write(pod, "Running", is_ready=True)
         self.wake(DELAY_SECONDS)
 
     def _changed(self, change: Change) -> None:

@@ -5,6 +5,7 @@ master serves and the workloads' pods run. The invariants are watched from the
 very beginning, whatever the file expects.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,11 +14,11 @@ from typing import Any
 from asetwin import constants
 from asetwin.kube import errors
 from asetwin.resources.devices import AseDevice, Failover, FailoverRecord
-from asetwin.sim import bodies, invariants, scenarios
+from asetwin.sim import bodies, calm, invariants, kinds, scenarios
 from asetwin.sim.apiserver import Change
 from asetwin.sim.bodies import Json
 from asetwin.sim.clock import Random
-from asetwin.sim.files import Event, Expectation, Scenario
+from asetwin.sim.files import Event, Expectation, Lag, Removal, Scenario
 from asetwin.sim.masters import is_master
 from asetwin.sim.timelines import Row, Timeline, workload
 from asetwin.sim.wire import Call, Trouble
@@ -25,6 +26,10 @@ from asetwin.sim.world import Options, World
 
 SERVICE_SECONDS = 900.0
 """So long a device may take to be in service; then the scenario begins all the same."""
+FOREIGN_TAINT = "example.com/kept"
+"""A taint that a person of a scenario may have set, and takes off in the end."""
+FORGIVEN_SECONDS = 600.0
+"""What fails from starting everything anew does not count towards a quarantine."""
 GOOD_PHASES = ("Recovered",)
 
 
@@ -137,7 +142,10 @@ class Play:
         prepare: Callable[[World], None] | None = None,
         *,
         is_quiet: bool = True,
+        is_refusal_wrong: bool = True,
     ) -> None:
+        self.is_refusal_wrong = is_refusal_wrong
+        """Whether an event that the API server refuses is to be objected to."""
         self.scenario = scenario
         self.result = Result(scenario.name, str(scenario.path))
         content = scenario.content
@@ -147,6 +155,8 @@ class Play:
         self.timeline = Timeline(self.world, self.pins)
         self.serving = Serving(self.world)
         self._rng = Random(content.seed)
+        self._wrote_at = 0.0
+        self.world.call_observers.append(self._called)
         (prepare or invariants.watch)(self.world)
         for node, size in scenario.sizes.items():
             self.world.add_node(node, allocatable=size.model_dump())
@@ -166,6 +176,10 @@ class Play:
         self.result.failovers = [self._failover(one) for one in self._failovers()]
         self.result.device_seconds = self.world.now
         return self.result
+
+    def _called(self, call: Call) -> None:
+        if call.is_write:
+            self._wrote_at = self.world.now
 
     def _run(self) -> None:
         world, content = self.world, self.scenario.content
@@ -224,7 +238,8 @@ class Play:
         except errors.KubeError as error:
             objection = f"events[{number}].{verb}: refused: {error}"
             self.timeline.tell("scenario", f"refused: {error}", by_scenario=True)
-            self.result.objections.append(objection)
+            if self.is_refusal_wrong:
+                self.result.objections.append(objection)
 
     def _acts(self, verb: str, given: Any) -> Iterator[tuple[str, str, Callable[[], None]]]:
         """What an event is called in the timeline, and how it is done."""
@@ -271,6 +286,11 @@ class Play:
                 until = bodies.stamp(world.timeline.wall())
                 patch = {"spec": {"failuresForgivenUntil": until}}
                 yield given, "its failures are forgiven", self._patcher("AseNode", given, patch)
+            case "delete_pods":
+                text = "loses pods by hand" + (", by force" if given.force else "")
+                yield given.workload, text, partial(self._delete_pods, given)
+            case "heal":
+                yield "scenario", "everything is put right", self._heal
             case _:
                 yield from self._faults(verb, given)
 
@@ -290,6 +310,9 @@ class Play:
                 is_stop = given == "stop"
                 do = operator.stop if is_stop else operator.start
                 yield "operator", "is stopped" if is_stop else "is started", do
+            case "watch" if not isinstance(given, str):
+                text = f"hears of things up to {given.delay:g} s late for {given.seconds:g} s"
+                yield "operator", text, partial(self._lag, given)
             case "watch":
                 is_deaf = given == "deaf"
                 text = "hears of nothing any more" if is_deaf else "hears again"
@@ -309,6 +332,51 @@ class Play:
             if node in ("all", body["spec"]["node"]):
                 self.world.delete("HardwareFailure", body["metadata"]["name"])
 
+    def _delete_pods(self, given: Removal) -> None:
+        pods = [one for one in self.world.server.listed("pods") if workload(one) == given.workload]
+        for pod in pods[: given.count]:
+            namespace, name = bodies.key(pod)
+            grace = 0 if given.force else None
+            self.world.delete("Pod", name, namespace, grace_seconds=grace)
+
+    def _lag(self, given: Lag) -> None:
+        self.world.operator.lag(given.delay, given.twice, until=self.world.now + given.seconds)
+
+    def _heal(self) -> None:
+        """As after a service call: whatever a scenario may have broken is whole."""
+        world = self.world
+        world.operator.befall(lambda call: None)
+        world.operator.lag(0.0, 0.0, until=0.0)
+        world.operator.listen(is_deaf=False)
+        world.operator.skew = 0.0
+        if not world.operator.is_running:
+            world.operator.start()
+        if self.scenario.content.power_agent and not world.agent.is_running:
+            world.agent.start()
+        for machine in world.machines.values():
+            machine.start()
+        self._repair("all")
+        for body in world.server.listed("nodes"):
+            owned = json.loads(bodies.annotation(body, constants.ANNOTATION_OWNED, "{}"))
+            taints = [t for t in body["spec"].get("taints") or () if t["key"] != FOREIGN_TAINT]
+            patch: Json = {"spec": {"taints": taints or None}}
+            if not owned.get("cordon"):
+                patch["spec"]["unschedulable"] = None
+            world.patch("Node", body["metadata"]["name"], patch)
+        for one in self.scenario.objects:
+            # What is on its way out has to be gone before it can be there again.
+            meta = one["metadata"]
+            plural = kinds.BY_KIND[one["kind"]].plural
+            if world.server.find(plural, meta["name"], meta.get("namespace", "")) is None:
+                world.apply(one)
+        for name in self._devices():
+            patch = {"spec": {"paused": [], "witness": {"online": True}}}
+            world.patch("AseDevice", name, patch)
+        until = bodies.stamp(world.timeline.wall() + FORGIVEN_SECONDS)
+        for node in self.pins:
+            if world.server.find("asenodes", node) is not None:
+                world.patch("AseNode", node, {"spec": {"failuresForgivenUntil": until}})
+
     def _devices(self) -> list[str]:
         return [one["metadata"]["name"] for one in self.world.server.listed("asedevices")]
 
@@ -322,7 +390,7 @@ class Play:
         return lambda: self.world.patch(kind, name, patch, namespace)
 
     def _jump(self, by: float) -> None:
-        self.world.timeline.wall_offset += by
+        self.world.operator.skew += by
         self.world.operator.turn_soon()
 
     def _trouble(self, rate: float, seconds: float) -> None:
@@ -374,6 +442,10 @@ class Play:
                     yield f"{name} has {there} Ready pods on {node}, not {count}"
         if one.failovers is not None and len(self._failovers()) != one.failovers:
             yield f"there were {len(self._failovers())} failovers, not {one.failovers}"
+        if one.calm:
+            yield from calm.problems(self.world, self._wrote_at)
+        if one.evacuated is not None:
+            yield from calm.left_on(self.world, self.pins[one.evacuated])
         yield from self._unplaceable(one)
 
     def _unplaceable(self, one: Expectation) -> Iterator[str]:

@@ -87,6 +87,8 @@ class Operator(Process):
         """What befalls the requests of the next process that is started."""
         self.is_deaf = False
         """Its watches are broken: no event comes in."""
+        self.skew = 0.0
+        """By how many seconds its clock is wrong."""
         self._server = server
         self._record = record
         self._report = report
@@ -98,6 +100,10 @@ class Operator(Process):
         self._changes = 0
         """Counts what may make a plan another one, renewals apart."""
         self._has_missed = False
+        self._lag = self._twice = 0.0
+        self._lag_until = 0.0
+        self._arrives: dict[str, float] = {}
+        """The last arrival of each kind, while events come late."""
         self._run = 0
         server.watch(self._seen)
 
@@ -111,8 +117,8 @@ class Operator(Process):
         self.wire.crash_after = crash_after
         api = cast("Client", self.wire)
         settings = Settings(image="asetwin.local/operator:sim", instance="sim")
-        self._executor = Executor(api, self.cluster, settings, clock=self.timeline.wall)
-        self._tracks, self._news = {}, deque()
+        self._executor = Executor(api, self.cluster, settings, clock=self.wall)
+        self._tracks, self._news, self._arrives = {}, deque(), {}
         self.timeline.call_soon(self._retry_sync, self._run)
 
     def stop(self) -> None:
@@ -137,10 +143,14 @@ class Operator(Process):
     def _hears_at(self) -> float:
         """The time of day at which it hears of what it takes in just now."""
         late = self._beats.at if self._beats is not None else None
-        now = self.timeline.wall()
+        now = self.wall()
         if late is None:
             return now
-        return min(now, late + self.timeline.wall_offset + WATCH_SECONDS)
+        return min(now, now - self.timeline.time() + late + WATCH_SECONDS)
+
+    def wall(self) -> float:
+        """What this process takes for the time of day."""
+        return self.timeline.wall() + self.skew
 
     # --- Observing ------------------------------------------------------------------------------
 
@@ -156,9 +166,29 @@ class Operator(Process):
                 self.cluster.apply(change.plural, change.body)
             return
         due = self.timeline.after(self.timeline.varied(WATCH_SECONDS))
+        if self.timeline.time() < self._lag_until or self._arrives:
+            self._arrive_late(change, due)
+            return
         # One kind's events come in their order; one queue keeps it for all of them.
         due = max(due, self._news[-1][0]) if self._news else due
         self._news.append((due, change))
+        self.wake_at(self._news[0][0])
+
+    def lag(self, delay: float, twice: float, *, until: float) -> None:
+        """Watch events come up to so much later, and some of them twice, until a moment."""
+        self._lag, self._twice, self._lag_until = delay, twice, until
+
+    def _arrive_late(self, change: Change, due: float) -> None:
+        """Each kind in its own order, but one kind after the other."""
+        rng = self.timeline.rng
+        if self.timeline.time() < self._lag_until:
+            due = self.timeline.after(rng.uniform(0.0, self._lag))
+        due = max(due, self._arrives.get(change.plural, 0.0))
+        self._arrives[change.plural] = due
+        self._news.append((due, change))
+        if rng.random() < self._twice:
+            self._news.append((due, change))
+        self._news = deque(sorted(self._news, key=lambda one: one[0]))
         self.wake_at(self._news[0][0])
 
     def _take_news(self, now: float) -> None:
@@ -167,6 +197,8 @@ class Operator(Process):
             _, change = self._news.popleft()
             is_gone = change.type == DELETED
             changed = self.cluster.apply(change.plural, change.body, is_gone=is_gone) or changed
+        if not self._news:
+            self._arrives = {}
         if changed:
             self._changes += 1
             self._wake_tracks(loop.GATHER_SECONDS)
@@ -235,7 +267,7 @@ class Operator(Process):
         is_same = not track.is_woken and track.changes == self._changes and track.is_settled
         if self._beats is None or not is_same:
             return False
-        now = self.timeline.wall()
+        now = self.wall()
         if track.calm_until is None:
             track.calm_until = self._holds_until(name, now)
         if now >= track.calm_until - 1e-3:
@@ -275,7 +307,7 @@ class Operator(Process):
         self.turns += 1
         if self._beats is not None:
             self._beats.settle()
-        now, snapshot = self.timeline.wall(), self.cluster.snapshot()
+        now, snapshot = self.wall(), self.cluster.snapshot()
         track.changes, track.calm_until = self._changes, None
         todo = _decide(snapshot, name, now)
         track.is_settled = not todo.stages
@@ -305,7 +337,7 @@ class Operator(Process):
         if self._beats is not None and not todo.stages:
             delay = math.inf
         if todo.wake_at is not None:
-            delay = min(delay, max(0.0, todo.wake_at - self.timeline.wall()))
+            delay = min(delay, max(0.0, todo.wake_at - self.wall()))
         track.due = self.timeline.after(loop.GATHER_SECONDS if track.is_woken else delay)
         if count:
             self._changes += 1
