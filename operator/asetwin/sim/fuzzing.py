@@ -94,7 +94,7 @@ class _Maker:
         healed = round(now + rng.uniform(1, 120))
         # Long enough for a reboot that goes on, a return, and pods that go back one by one.
         rest = 900 if self.is_fast else 2700
-        exam = max(healed + rest, LENGTH_SECONDS - 3 * rest)
+        exam = max(healed + rest, LENGTH_SECONDS - 2 * rest)
         lost = rng.choice(self.nodes)
         events += [
             {"at": healed, "heal": True},

@@ -100,6 +100,7 @@ class Operator(Process):
         self._changes = 0
         """Counts what may make a plan another one, renewals apart."""
         self._has_missed = False
+        self._started_at = self._trouble_until = 0.0
         self._lag = self._twice = 0.0
         self._lag_until = 0.0
         self._arrives: dict[str, float] = {}
@@ -111,6 +112,7 @@ class Operator(Process):
         """A new process; ``crash_after`` so many writes it dies and is started again."""
         self._run += 1
         self.is_running = True
+        self._started_at = self.timeline.time()
         self.cluster = Cluster(self._hears_at)
         self.wire = Wire(self._server, ACTOR, watch=self._watch)
         self.wire.trouble = self.trouble
@@ -136,9 +138,17 @@ class Operator(Process):
 
     def listen(self, *, is_deaf: bool) -> None:
         """Whether watch events reach it; what it has missed it finds when it lists anew."""
+        if self.is_deaf and not is_deaf:
+            self._started_at = self.timeline.time()
         if self.is_deaf and not is_deaf and self.is_running:
             self.timeline.call_soon(self._retry_sync, self._run)
         self.is_deaf = is_deaf
+
+    def hears_well(self, *, for_seconds: float) -> bool:
+        """Whether it has been there, and in the picture, for at least so long."""
+        now = self.timeline.time()
+        since = max(self._started_at, self._lag_until, self._trouble_until)
+        return self.is_running and not self.is_deaf and now - since > for_seconds
 
     def _hears_at(self) -> float:
         """The time of day at which it hears of what it takes in just now."""
@@ -347,6 +357,7 @@ class Operator(Process):
 
     def _failed(self, name: str, track: Track, error: errors.KubeError) -> None:
         self._report(f"{name or 'unbound'}: turn ended early: {error}")
+        self._trouble_until = self.timeline.time() + loop.LAST_RETRY_SECONDS
         delay = min(
             loop.FIRST_RETRY_SECONDS * 2.0 ** min(track.failures, 10), loop.LAST_RETRY_SECONDS
         )
