@@ -41,7 +41,7 @@ class Container:
         self.kubelet = kubelet
         self.machine = Machine.RUNNING
         self.network = Network.OPEN
-        self.started_at = timeline.wall()
+        self.started_at = timeline.host()
         self.finished_at: float | None = None
         self.is_changed: Callable[[], None] = lambda: None
         """Called after whatever happens to it: the engine's event."""
@@ -69,7 +69,7 @@ class Container:
             return
         self._run += 1
         self.machine, self.network = Machine.STOPPED, Network.OPEN
-        self.finished_at = self.timeline.wall()
+        self.finished_at = self.timeline.host()
         self.kubelet.power_off()
         self.is_changed()
 
@@ -77,7 +77,7 @@ class Container:
         """On again; thawed and heard again if it was paused or silent."""
         if not self.is_running:
             self._run += 1
-            self.machine, self.started_at = Machine.RUNNING, self.timeline.wall()
+            self.machine, self.started_at = Machine.RUNNING, self.timeline.host()
             self.timeline.call_later(BOOT_SECONDS, self._boot, self._run)
         else:
             self.machine = Machine.RUNNING
@@ -87,7 +87,7 @@ class Container:
     def restart(self) -> None:
         """It died and came back in no time; its kubelet lets hardly a renewal slip."""
         self._run += 1
-        self.finished_at = self.started_at = self.timeline.wall()
+        self.finished_at = self.started_at = self.timeline.host()
         self.kubelet.power_off()
         self.kubelet.power_on()
         self.is_changed()
@@ -214,7 +214,7 @@ class PowerAgent(Process):
             machine.reading(),
             last,
             method=METHOD,
-            now=self.timeline.wall(),
+            now=self.timeline.host(),
             has_killed=node in self._killed,
         )
         self._killed.discard(node)
@@ -242,7 +242,11 @@ class PowerAgent(Process):
         self.notice()
 
     def _hold(self, holder: str, at: float | None = None) -> None:
-        wall = self.timeline.wall() if at is None else at + self.timeline.wall_offset
+        wall = (
+            self.timeline.host()
+            if at is None
+            else at + self.timeline.wall_offset + self.timeline.skew
+        )
         now = times.render(wall)
         spec = {"holderIdentity": holder, "leaseDurationSeconds": DURATION_SECONDS}
         spec |= {"renewTime": bodies.micro_stamp(wall), "acquireTime": now}

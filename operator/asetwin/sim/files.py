@@ -172,6 +172,8 @@ class Expectation(Stated):
     """Nothing of a failure is left anywhere, and the operator has nothing to write."""
     evacuated: str | None = None
     """A device node on which no workload runs any more, nor a master."""
+    balanced: str | None = None
+    """A device node: what it lost with the last failure has gone back to it, budgets permitting."""
     recovered: Seconds | None = None
     """Every failover of the run came to ``Recovered`` within this of its detection."""
     outage: dict[str, Seconds] | None = None
@@ -434,7 +436,7 @@ def _problems(scenario: Scenario) -> Iterator[str]:
     for number, one in enumerate(content.expect):
         where = f"expect[{number}]"
         named = [*(one.nodes or ()), *([one.master] if one.master not in (None, "none") else [])]
-        named += [one.evacuated] if one.evacuated else []
+        named += [name for name in (one.evacuated, one.balanced) if name]
         named += [node for counts in (one.placed or {}).values() for node in counts]
         for name in named:
             if name not in nodes:

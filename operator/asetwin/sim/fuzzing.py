@@ -102,7 +102,7 @@ class _Maker:
             {"at": exam + rest, "repair": ["all"]},
         ]
         self.failures += 1
-        expect: list[Json] = [{"at": exam, "calm": True}, {"calm": True}]
+        expect: list[Json] = [{"at": exam, "calm": True}, {"calm": True, "balanced": lost}]
         if len(self.nodes) > 1:
             expect.insert(1, {"at": exam + rest, "evacuated": lost, "nodes": {lost: "Down"}})
         return {

@@ -156,6 +156,8 @@ class Play:
         self.serving = Serving(self.world)
         self._rng = Random(content.seed)
         self._wrote_at = 0.0
+        self._displaced: dict[str, set[str]] = {}
+        """Device node → the workloads that had pods on it when something of it failed last."""
         self.world.call_observers.append(self._called)
         (prepare or invariants.watch)(self.world)
         for node, size in scenario.sizes.items():
@@ -248,6 +250,8 @@ class Play:
             case "fail":
                 for one in given:
                     node, _, component = one.partition("/")
+                    pods = world.server.pods_on(self.pins[node])
+                    self._displaced[node] = {workload(pod) for pod in pods}
                     yield node, f"{component} fails", partial(scenarios.fail, world, [one])
             case "repair":
                 for one in given:
@@ -348,7 +352,7 @@ class Play:
         world.operator.befall(lambda call: None)
         world.operator.lag(0.0, 0.0, until=0.0)
         world.operator.listen(is_deaf=False)
-        world.operator.skew = 0.0
+        world.timeline.skew = 0.0
         if not world.operator.is_running:
             world.operator.start()
         if self.scenario.content.power_agent and not world.agent.is_running:
@@ -390,7 +394,7 @@ class Play:
         return lambda: self.world.patch(kind, name, patch, namespace)
 
     def _jump(self, by: float) -> None:
-        self.world.operator.skew += by
+        self.world.timeline.skew += by
         self.world.operator.turn_soon()
 
     def _trouble(self, rate: float, seconds: float) -> None:
@@ -446,7 +450,22 @@ class Play:
             yield from calm.problems(self.world, self._wrote_at)
         if one.evacuated is not None:
             yield from calm.left_on(self.world, self.pins[one.evacuated])
+        if one.balanced is not None:
+            yield from self._unbalanced(one.balanced)
         yield from self._unplaceable(one)
+
+    def _unbalanced(self, node: str) -> Iterator[str]:
+        """Deployments that the node had pods of, and that are two pods fuller elsewhere now."""
+        for body in self.world.server.listed("deployments"):
+            namespace, name = bodies.key(body)
+            about = f"{namespace}/{name}"
+            has_budget = self.world.server.listed("poddisruptionbudgets", namespace)
+            if has_budget or about not in self._displaced.get(node, set()):
+                continue
+            pods = self.serving.pods(about)
+            there = sum(1 for pod in pods if bodies.node_of(pod) == self.pins[node])
+            if len(pods) - there > there + 1:
+                yield f"{about} has {there} of {len(pods)} pods on {node}, which is back"
 
     def _unplaceable(self, one: Expectation) -> Iterator[str]:
         problems = {

@@ -36,6 +36,14 @@ INSTALL_RETRY_SECONDS = 2.0
 FRESH_SECONDS = 2.5
 """Who has renewed no longer ago than this goes on to renew, or says so when it ends."""
 AGES_SECONDS = 1e6
+MOST_POLL_SECONDS = 30.0
+OF_DEVICES_ONLY = frozenset(
+    {
+        *("pods", "leases", "deployments", "replicasets", "statefulsets", "daemonsets", "jobs"),
+        *("persistentvolumeclaims", "poddisruptionbudgets"),
+    }
+)
+"""What the loop for objects without a device does not look at; pods of masters come with more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,8 @@ class Track:
     """What had been counted at its last turn."""
     is_settled: bool = False
     """Whether the last turn had nothing to do."""
+    polls: int = 0
+    """How often in a row it has asked to look again in a moment, and nothing had changed."""
     calm_until: float | None = None
     """In quiet: how long that holds, by the wall clock, while all go on to renew; None: unknown."""
 
@@ -87,8 +97,6 @@ class Operator(Process):
         """What befalls the requests of the next process that is started."""
         self.is_deaf = False
         """Its watches are broken: no event comes in."""
-        self.skew = 0.0
-        """By how many seconds its clock is wrong."""
         self._server = server
         self._record = record
         self._report = report
@@ -160,7 +168,7 @@ class Operator(Process):
 
     def wall(self) -> float:
         """What this process takes for the time of day."""
-        return self.timeline.wall() + self.skew
+        return self.timeline.host()
 
     # --- Observing ------------------------------------------------------------------------------
 
@@ -202,16 +210,19 @@ class Operator(Process):
         self.wake_at(self._news[0][0])
 
     def _take_news(self, now: float) -> None:
-        changed = False
+        changed = concerns_unbound = False
         while self._news and self._news[0][0] <= now:
             _, change = self._news.popleft()
             is_gone = change.type == DELETED
-            changed = self.cluster.apply(change.plural, change.body, is_gone=is_gone) or changed
+            if self.cluster.apply(change.plural, change.body, is_gone=is_gone):
+                changed = True
+                concerns_unbound = concerns_unbound or change.plural not in OF_DEVICES_ONLY
         if not self._news:
             self._arrives = {}
         if changed:
             self._changes += 1
-            self._wake_tracks(loop.GATHER_SECONDS)
+            everybody = concerns_unbound or self._beats is None
+            self._wake_tracks(loop.GATHER_SECONDS, unbound=everybody)
 
     async def _sync(self) -> None:
         await self.cluster.resync(cast("Client", self.wire))
@@ -233,10 +244,13 @@ class Operator(Process):
 
     # --- The rhythm -----------------------------------------------------------------------------
 
-    def _wake_tracks(self, delay: float) -> None:
+    def _wake_tracks(self, delay: float, *, unbound: bool = True) -> None:
         due = self.timeline.after(delay)
-        for track in self._tracks.values():
+        for name, track in self._tracks.items():
+            if name == loop.UNBOUND and not unbound:
+                continue
             track.is_woken = True
+            track.polls = 0
             track.due = min(track.due, due)
         self.wake_at(due)
 
@@ -275,7 +289,7 @@ class Operator(Process):
         those who renew now go on to; :meth:`turn_soon` is called when one ends.
         """
         is_same = not track.is_woken and track.changes == self._changes and track.is_settled
-        if self._beats is None or not is_same:
+        if self._beats is None or not is_same or track.polls:
             return False
         now = self.wall()
         if track.calm_until is None:
@@ -348,6 +362,11 @@ class Operator(Process):
             delay = math.inf
         if todo.wake_at is not None:
             delay = min(delay, max(0.0, todo.wake_at - self.wall()))
+        if self._beats is not None and not todo.stages and abs(delay - decide.WAIT_SECONDS) < 0.01:
+            # It looks again and again at what no event tells of. Here everything is told of, but
+            # for a renewal now and then: after a while of this it looks less and less often.
+            track.polls += 1
+            delay = min(MOST_POLL_SECONDS, delay * 2.0 ** max(0, track.polls - 5))
         track.due = self.timeline.after(loop.GATHER_SECONDS if track.is_woken else delay)
         if count:
             self._changes += 1
