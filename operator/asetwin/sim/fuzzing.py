@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from asetwin.sim import files, invariants, plays
+from asetwin.sim import files, invariants, plays, samples
 from asetwin.sim.apiserver import Change
 from asetwin.sim.bodies import Json
 from asetwin.sim.clock import Random
@@ -83,7 +83,11 @@ class _Maker:
 
     def make(self) -> Json:
         rng = self.rng
-        events, now = [], 0.0
+        events: list[Json] = []
+        now = 0.0
+        if self.profile in (Profile.ALL, Profile.PEOPLE) and rng.random() < 0.3:
+            what = _node(self._worker(), {"unschedulable": True})
+            events.append({"at": 0.0, "patch": what})
         for _ in range(rng.randint(4, 14)):
             now += rng.choice((rng.uniform(0, 0.5), rng.uniform(0, 6), rng.uniform(5, 240)))
             for verb, what in self._deed(now):
@@ -104,7 +108,9 @@ class _Maker:
         self.failures += 1
         expect: list[Json] = [{"at": exam, "calm": True}, {"calm": True, "balanced": lost}]
         if len(self.nodes) > 1:
-            expect.insert(1, {"at": exam + rest, "evacuated": lost, "nodes": {lost: "Down"}})
+            # Sooner than Kubernetes itself would give the node up.
+            soon = exam + (60 if self.is_fast else 240)
+            expect.insert(1, {"at": soon, "evacuated": lost, "nodes": {lost: "Down"}})
         return {
             "name": f"seed {self.seed} of {self.profile.value}",
             "seed": self.seed,
@@ -119,6 +125,10 @@ class _Maker:
             "end": exam + 2 * rest,
         }
 
+    def _worker(self) -> str:
+        """The Kubernetes Node of one of the device nodes."""
+        return samples.worker_node(self.rng.randrange(len(self.nodes)))
+
     def _device(self) -> Json:
         rng = self.rng
         spec: Json = {"shares": [{"name": "data", "protocol": "NFS", "capacity": "1Gi"}]}
@@ -128,8 +138,14 @@ class _Maker:
             spec["master"] = {"failback": True}
         if rng.random() < 0.7:
             spec["quarantine"] = {"failures": 100, "windowSeconds": 3600}
+        timing: Json = {}
         if rng.random() < 0.5:
-            spec["timing"] = {"heartbeatTimeoutSeconds": rng.choice((6, 12, 40))}
+            timing["heartbeatTimeoutSeconds"] = rng.choice((6, 12, 40))
+        if rng.random() < 0.3:
+            # Nothing but the Lease keeps two masters apart then.
+            timing["masterBootSeconds"] = 0
+        if timing:
+            spec["timing"] = timing
         return spec
 
     def _workloads(self) -> list[Json]:
@@ -203,7 +219,7 @@ class _Maker:
 
     def _person(self) -> list[tuple[str, Any]]:
         rng = self.rng
-        node = rng.choice(("asetwin-worker", "asetwin-worker2")[: len(self.nodes)])
+        node = self._worker()
         taint = {"key": plays.FOREIGN_TAINT, "effect": rng.choice(("NoSchedule", "NoExecute"))}
         workload = rng.choice(self.workloads)
         pods = {"workload": workload["name"], "force": rng.random() < 0.3}

@@ -480,10 +480,11 @@ class LiftedWhileOut(Invariant):
         if not is_ours or change.type == DELETED or not change.body["spec"].get("hard"):
             return
         workers = self.world.server.objects("pinnedworkers").values()
-        pinned = {one["spec"]["nodeName"] for one in workers}
+        members = {name for _, name in self.world.server.objects("asenodes")}
+        pinned = {one["spec"]["nodeName"] for one in workers if one["spec"]["aseNode"] in members}
         for node in self.world.server.objects("nodes").values():
             if node["metadata"]["name"] not in pinned:
-                # Its worker was deleted: it is no part of a device any more.
+                # Its worker or its AseNode was deleted: it is no part of a device any more.
                 continue
             keys = {taint["key"] for taint in node["spec"].get("taints") or ()}
             if constants.TAINT_NODE_DOWN in keys:

@@ -82,8 +82,10 @@ class MasterProcess(Process):
             return
         is_mine = change.body["metadata"]["name"] == epochs.lease_name(self.settings.device)
         if is_mine and self._beats is not None and self._beats.at is None:
+            # It does not hear of that before it would have renewed.
+            due = self._beat.last + self._beat.period
             self._end_beat(is_late=True)
-            self.wake()
+            self.wake_at(max(due, self.timeline.time()))
 
     def _end_beat(self, *, is_late: bool = False) -> None:
         if self._beat is not None and self._beats is not None:

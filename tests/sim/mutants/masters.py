@@ -7,6 +7,8 @@ import pytest
 from asetwin.model import epochs, master
 from sim.mutants import mutant
 
+REMOVE = master._remove
+
 
 @mutant
 def starts_the_master_before_the_old_one_is_gone(patch: pytest.MonkeyPatch) -> None:
@@ -17,7 +19,11 @@ def starts_the_master_before_the_old_one_is_gone(patch: pytest.MonkeyPatch) -> N
         kept = [pod for pod in pods if pod is current]
         return settle(device, before, current, kept, *args, **rest)
 
+    def only_of_lost_nodes(pods, views, why="older epoch"):  # type: ignore[no-untyped-def]
+        return tuple(one for one in REMOVE(pods, views, why) if one.force)
+
     patch.setattr(master, "_settle", wrong)
+    patch.setattr(master, "_remove", only_of_lost_nodes)
     patch.setattr(epochs, "_clear_at", lambda me, terms, memory, *, now: now)
 
 
@@ -33,9 +39,6 @@ def moves_the_master_without_proof(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         master, "_remove", lambda pods, views, why="": _forced(REMOVE(pods, views, why), pods)
     )
-
-
-REMOVE = master._remove
 
 
 def _forced(steps, pods):  # type: ignore[no-untyped-def]
