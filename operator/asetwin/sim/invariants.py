@@ -399,10 +399,10 @@ class TrueStates(Invariant):
             self.fail(f"{name} is said to be Down, and nothing is wrong with it")
 
     def _is_doubtful(self, node: str) -> bool:
-        """Whether it may have been taken for off, or off was asked for: silent, or a reboot."""
+        """Whether it may be off: silent, or of a failure that ends by itself, as a reboot does."""
         kubelet = self.world.kubelets[node]
         reboots = any(
-            one["spec"].get("action") == "Reboot"
+            one["spec"].get("action") == "Reboot" or one["spec"].get("durationSeconds")
             for one in self.world.server.objects("hardwarefailures").values()
         )
         told_off = any(
