@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from asetwin.sim.fuzzing import Finding, Outcome
 
 CHUNK = 20
+COLLECT_EVERY = 5
 """Seeds that a worker takes at a time."""
 PROFILES = ("all", "hardware", "faults", "people")
 
@@ -91,31 +92,32 @@ def run(start: int, seeds: int, profile: str, *, workers: int) -> "Iterator[Outc
             yield from play(chunk)
         return
     # Forked where that is possible: a fresh process imports for half a second first.
-    with multiprocessing.Pool(min(count, len(chunks)), initializer=_prepare) as pool:
+    with multiprocessing.Pool(min(count, len(chunks))) as pool:
         for outcomes in pool.imap(play, chunks):
             yield from outcomes
 
 
-def _prepare() -> None:
+def play(chunk: tuple[str, list[int]]) -> "list[Outcome]":
+    """Play some seeds."""
     import gc
     import logging
 
-    logging.disable(logging.CRITICAL)
-    # Worlds are full of cycles and short-lived; collecting between seeds is far cheaper.
-    gc.disable()
-
-
-def play(chunk: tuple[str, list[int]]) -> "list[Outcome]":
-    """Play some seeds, up to the first finding."""
-    import gc
-
     from asetwin.sim import fuzzing
 
-    _prepare()
+    disabled, was_collecting = logging.root.manager.disable, gc.isenabled()
+    logging.disable(logging.CRITICAL)
+    # Worlds are full of cycles and short-lived; collecting now and then is far cheaper.
+    gc.disable()
     outcomes = []
-    for seed in chunk[1]:
-        outcomes.append(fuzzing.run(seed, fuzzing.Profile(chunk[0])))
-        gc.collect()
+    try:
+        for seed in chunk[1]:
+            outcomes.append(fuzzing.run(seed, fuzzing.Profile(chunk[0])))
+            if seed % COLLECT_EVERY == 0:
+                gc.collect()
+    finally:
+        logging.disable(disabled)
+        if was_collecting:
+            gc.enable()
     return outcomes
 
 
