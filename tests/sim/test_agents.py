@@ -300,3 +300,20 @@ def test_a_fence_once_begun_is_finished_whatever_the_kubelet_says_meanwhile() ->
     assert {bodies_of(one)[0] for one in world.pods("shop")} != before
     assert world.device().status.history[0].from_node == "node-a"
     assert world.machines[A].is_running
+
+
+@pytest.mark.parametrize("after", [1, 3, 6, 9, 12, 15])
+def test_an_operator_that_comes_back_to_a_machine_that_is_off_believes_its_agent(
+    after: int,
+) -> None:
+    # It found the Lease of the dead kubelet and took it for a sign of life, for ever.
+    world = with_agent()
+    world.crash_after(after)
+    body = {"kind": "HardwareFailure", "apiVersion": "asetwin.dev/v1alpha1"}
+    world.apply(body | {"metadata": {"name": "f"}, "spec": {"node": "node-a", "component": "Node"}})
+    world.run(30)
+    conditions = world.server.read("pinnedworkers", "worker-a")["status"]["conditions"]
+    (settled,) = [one for one in conditions if one["type"] == "PowerSettled"]
+    assert settled["reason"] == "PowerAsDesired"
+    world.delete("HardwareFailure", "f")
+    world.run_until(lambda: stories.is_calm(world), within=120)

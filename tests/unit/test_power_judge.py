@@ -318,6 +318,23 @@ def test_a_kubelet_that_is_alive_contradicts_the_agent(
         assert "says that na is off, but its kubelet is alive" in found.waits_for
 
 
+def test_a_lease_that_was_only_found_contradicts_nobody() -> None:
+    # An operator that starts anew finds the Lease of a kubelet that died long before, and took
+    # that for a sign of life: the agent's Off counted for nothing, for ever.
+    beat = Heartbeat(NOW - 1.0, 12.0, is_heard=False)
+    found = judge(pinned(OFF, at=NOW - 100.0), heartbeat=beat)
+    assert (found.is_contradicted, found.is_fenced) == (False, True)
+
+
+def test_a_contradiction_lasts_only_as_long_as_the_kubelet_is_heard() -> None:
+    # A renewal from before the end may come late; the next one does not.
+    one, beat = pinned(OFF, at=NOW - 10.0), Heartbeat(NOW, 12.0)
+    found = judge(one, heartbeat=beat)
+    assert (found.is_contradicted, found.wake_at) == (True, NOW + 12.0)
+    found = judge(one, heartbeat=beat, now=NOW + 12.0)
+    assert (found.is_contradicted, found.is_fenced) == (False, True)
+
+
 def test_without_an_agent_there_is_nobody_to_contradict() -> None:
     one = pinned(OFF, at=NOW - 100.0, method=power.SIMULATED)
     found = judge(one, agent="none", failed=("Node",))

@@ -105,6 +105,7 @@ class Cluster:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._renewed: dict[str, float] = {}
+        self._unheard: set[str] = set()
         self._shelves = {plural: _Shelf() for plural in KINDS}
         self._snapshot: Snapshot | None = None
         self._complaints: dict[str, str] = {}
@@ -146,6 +147,11 @@ class Cluster:
         key, now = f"{lease.namespace}/{lease.name}", self._clock()
         silence = now - self._renewed.get(key, now)
         self._renewed[key] = now
+        if before is None:
+            # Found, not renewed: it says nothing about whether its holder is alive.
+            self._unheard.add(key)
+        else:
+            self._unheard.discard(key)
         return silence > SILENCE_SECONDS
 
     def forget(self, plural: str, uid: str) -> bool:
@@ -242,6 +248,7 @@ class Cluster:
                 claims=self._sorted("persistentvolumeclaims"),
                 budgets=self._sorted("poddisruptionbudgets"),
                 renewed=dict(sorted(self._renewed.items())),
+                unheard=frozenset(self._unheard),
             )
         return self._snapshot
 

@@ -50,6 +50,8 @@ class Heartbeat:
     timeout: float
     is_blind: bool = False
     """Whether no Lease at all is fresh, so that it is we who do not see."""
+    is_heard: bool = True
+    """Whether we saw it change; one that was only found may be of a kubelet long dead."""
 
     def is_silent(self, now: float) -> bool:
         """Whether the kubelet is under suspicion."""
@@ -119,7 +121,8 @@ def find_heartbeat(snapshot: Snapshot, node: str, device: AseDevice) -> Heartbea
     )
     # If even the newest heartbeat of all is old, the watch or the API server is slow, not a node.
     is_blind = freshest - seen_at < timeout / 2
-    return Heartbeat(seen_at, timeout, is_blind)
+    is_heard = f"{constants.LEASE_NAMESPACE}/{node}" not in snapshot.unheard
+    return Heartbeat(seen_at, timeout, is_blind, is_heard)
 
 
 def judge(
@@ -145,7 +148,7 @@ def judge(
     power = worker.status.power or Power()
     is_real = agent.is_installed
     is_intended = verdict.is_lost or failure.is_rebooting
-    contradicted = is_real and _is_contradicted(power, heartbeat)
+    contradicted = is_real and _is_contradicted(power, heartbeat, now)
     is_off = power.observed is PowerState.OFF and not contradicted
     if not is_real and not is_intended:
         # Simulated power follows in this very turn: what is still seen as off is on.
@@ -161,7 +164,8 @@ def judge(
         waits_for = _wait_words(worker, agent, device)
     elif heartbeat is not None and not is_intended and not is_off:
         wake_at = heartbeat.seen_at + heartbeat.timeout
-    if contradicted:
+    if contradicted and heartbeat is not None:
+        wake_at = heartbeat.seen_at + heartbeat.timeout
         waits_for = (
             f"the power agent says that {worker.spec.node_name} is off, but its kubelet is alive"
         )
@@ -273,10 +277,16 @@ def is_owed(power: Power) -> bool:
     return is_real and (is_stopped_by_us or power.observed is PowerState.ISOLATED)
 
 
-def _is_contradicted(power: Power, heartbeat: Heartbeat | None) -> bool:
+def _is_contradicted(power: Power, heartbeat: Heartbeat | None, now: float) -> bool:
+    """Whether a kubelet was heard after the agent had seen its machine off.
+
+    Only a Lease that we saw change can say so, and only as long as it goes on
+    changing: a renewal from before the end may have reached us late.
+    """
     if power.observed is not PowerState.OFF or power.method == SIMULATED or heartbeat is None:
         return False
-    return heartbeat.seen_at > (power.observed_at or 0.0) + CONTRADICTION_SECONDS
+    is_later = heartbeat.seen_at > (power.observed_at or 0.0) + CONTRADICTION_SECONDS
+    return is_later and heartbeat.is_heard and now < heartbeat.seen_at + heartbeat.timeout
 
 
 def _desired(

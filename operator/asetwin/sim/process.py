@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ACTOR = "operator"
 WATCH_SECONDS = 0.005
 """How long a watch event is on its way."""
-RESTART_SECONDS = 1.0
+RESTART_SECONDS = 4.0
 """From the death of the process to the start of the next one."""
 INSTALL_RETRY_SECONDS = 2.0
 FRESH_SECONDS = 2.5
