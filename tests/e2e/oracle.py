@@ -41,8 +41,8 @@ TAINTS = (
     {"key": "busy", "effect": "PreferNoSchedule", "value": ""},
 )
 CORDON = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule", "value": ""}
-PRIORITIES = {f"oracle-{number}": number for number in range(1, 10)}
-NEVER = "oracle-never"
+PRIORITIES = {f"oracle-{number}": number for number in range(1, 13)}
+NEVER, NEVER_VALUE = "oracle-never", 20
 GPU = "nvidia.com/gpu"
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 SIDE_BY_SIDE = 24
@@ -97,18 +97,18 @@ class Maker:
     def make(self) -> Case:
         rng = self.rng
         case = Case(self.number, [self._node(name) for name in self.names], [], [])
-        ranks = rng.sample(sorted(PRIORITIES), 6)
+        # No two alike in a case: among equals the scheduler takes whom it looks at last.
+        low, high = ["oracle-1", "oracle-2", "oracle-3"], sorted(PRIORITIES)
+        high = rng.sample([one for one in high if one not in low], 8)
         for index in range(rng.randint(0, 5)):
-            pod = self._pod(
-                f"before-{index}", case, rank=ranks[index] if rng.random() < 0.6 else ""
-            )
+            pod = self._pod(f"before-{index}", case, rank=high[index])
             pod["spec"]["nodeName"] = rng.choice(self.names)
             pod["spec"].pop("schedulingGates", None)
             case.before.append(pod)
         for index in range(rng.randint(1, 3)):
-            rank = ""
-            if rng.random() < 0.25:
-                rank = rng.choice(("oracle-9", "oracle-5", NEVER))
+            rank = low[index]
+            if rng.random() < 0.3:
+                rank = NEVER if index == 0 and rng.random() < 0.4 else high[5 + index]
             case.pods.append(self._pod(f"pod-{index}", case, rank=rank))
         return case
 
@@ -177,8 +177,7 @@ class Maker:
             spec["resources"] = {"requests": {"cpu": "3", "memory": "3Gi"}}
         if rng.random() < 0.01:
             spec["schedulingGates"] = [{"name": "oracle.asetwin.dev/gate"}]
-        if rank:
-            spec["priorityClassName"] = rank
+        spec["priorityClassName"] = rank
         space = SPACES[0] if rng.random() < 0.8 else SPACES[1]
         pod = {
             "apiVersion": "v1",
@@ -444,7 +443,7 @@ class Runner:
                     break
                 # One of a run before this one is still on its way out.
                 await asyncio.sleep(1)
-        for name, value in {**PRIORITIES, NEVER: 5}.items():
+        for name, value in {**PRIORITIES, NEVER: NEVER_VALUE}.items():
             body = {"kind": "PriorityClass", "metadata": {"name": name, "labels": labels}}
             body |= {"value": value}
             if name == NEVER:
@@ -622,7 +621,6 @@ def _smaller(case: Case) -> Iterator[Case]:
         "initContainers",
         "resources",
         "nodeSelector",
-        "priorityClassName",
         "volumes",
     )
     for part in ("before", "pods"):
