@@ -10,14 +10,17 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from asetwin.kube import errors
 from asetwin.kube.act import Executor
-from asetwin.kube.client import Client
 from asetwin.kube.observe import Cluster
 from asetwin.metrics import Metrics
 from asetwin.model import decide
 from asetwin.model.plan import Plan
+
+if TYPE_CHECKING:
+    from asetwin.kube.client import Client
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ class Loop:
     """All devices' loops over one cluster."""
 
     def __init__(
-        self, api: Client, cluster: Cluster, executor: Executor, metrics: Metrics | None = None
+        self, api: "Client", cluster: Cluster, executor: Executor, metrics: Metrics | None = None
     ) -> None:
         self._api = api
         self._cluster = cluster

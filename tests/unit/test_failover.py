@@ -228,6 +228,41 @@ def test_what_is_still_bound_to_the_lost_node_is_deleted(
     assert bool(evacuated(cluster(*LOST, *deployment(), replica(1, **given)))) is is_deleted
 
 
+@pytest.mark.parametrize(
+    ("created", "tolerations", "stays"),
+    [
+        pytest.param(NOW + 9, (core.Toleration(operator="Exists"),), True, id="came-back"),
+        pytest.param(NOW - 9, (core.Toleration(operator="Exists"),), False, id="was-there-before"),
+        pytest.param(NOW + 9, (), False, id="bound-before-the-cordon-was-seen"),
+        pytest.param(
+            NOW + 9,
+            (core.Toleration("asetwin.dev/node-down", "Exists"),),
+            False,
+            id="stands-one-taint-only",
+        ),
+    ],
+)
+def test_a_pod_that_comes_straight_back_to_the_lost_node_is_named_and_left_alone(
+    created: float, tolerations: tuple[core.Toleration, ...], stays: bool
+) -> None:
+    # C03: it was deleted in every turn, and the scheduler put it there in between.
+    before = cluster(*LOST, *deployment(), replica(1, is_ready=True))
+    record = follow(start(before), before)
+    demands = core.Demands(tolerations=tolerations)
+    again = replica(2, created=created, phase="Pending", is_ready=False, demands=demands)
+    seen = cluster(*LOST, *deployment(), again)
+    lost, _ = views(seen)
+    assert bool(failover.evacuation(record, lost, pods(seen))) is not stays
+    found = follow(record, seen, now=NOW + 10)
+    if stays:
+        assert found.phase is FailoverPhase.RECOVERED_IN_PART
+        (problem,) = found.unplaceable
+        assert (problem.pod, problem.reason) == ("default/web-2", "Taint")
+        assert "put it on na again" in problem.message
+    else:
+        assert found.unplaceable == ()
+
+
 # --- Phases ---------------------------------------------------------------------------------------
 
 

@@ -45,7 +45,11 @@ def one(path: Path, kind: str, name: str | None = None) -> Body:
 
 
 SAMPLE_DEVICE = MANIFESTS / "samples" / "device.yaml"
-SAMPLES = sorted((MANIFESTS / "samples").rglob("*.yaml"))
+SCENARIOS = MANIFESTS / "samples" / "scenarios"
+"""No manifests: what happens in a simulation."""
+SAMPLES = sorted(
+    path for path in (MANIFESTS / "samples").rglob("*.yaml") if SCENARIOS not in path.parents
+)
 OWN_SAMPLES = [
     pytest.param(body, id=f"{relative(path)}:{body['metadata']['name']}")
     for path in SAMPLES

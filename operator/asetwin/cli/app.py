@@ -14,10 +14,12 @@ from asetwin.cli import (
     check,
     common,
     fail,
+    fuzz,
     master,
     operator,
     power_agent,
     repair,
+    simulate,
     status,
     timeline,
     version,
@@ -42,6 +44,8 @@ Examples:
   asetwin repair --all
   # Would these workloads survive the loss of a node?
   asetwin check -f manifests/
+  # The same without a cluster, under a virtual clock
+  asetwin simulate manifests/samples/scenarios
 
 \b
 Exit status: 0 good, 1 findings, 2 bad input or no cluster.
@@ -82,5 +86,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for verb in (check, status, fail, repair, timeline, operator, power_agent, master, version):
+for verb in (
+    check,
+    status,
+    fail,
+    repair,
+    timeline,
+    simulate,
+    fuzz,
+    operator,
+    power_agent,
+    master,
+    version,
+):
     app.command(verb.__name__.rpartition(".")[2].replace("_", "-"))(verb.command)

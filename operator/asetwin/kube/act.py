@@ -12,12 +12,16 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from asetwin import constants
-from asetwin.kube import bodies, client, errors
+from asetwin.kube import bodies, errors, paths
 from asetwin.kube.observe import Cluster, refresh
 from asetwin.model import plan
 from asetwin.model.plan import Plan, Stage, Step
+
+if TYPE_CHECKING:
+    from asetwin.kube.client import Client
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +52,7 @@ class Executor:
 
     def __init__(
         self,
-        api: client.Client,
+        api: "Client",
         cluster: Cluster,
         settings: Settings,
         *,
@@ -169,7 +173,7 @@ class Executor:
                 return await self._create("persistentvolumeclaims", bodies.claim(step))
             case plan.Announce():
                 body = bodies.event(step, self._clock(), self._settings.instance)
-                await self._api.create(client.collection("v1", "events", "default"), body)
+                await self._api.create(paths.collection("v1", "events", "default"), body)
                 return False
 
     def _answered(self, step: plan.Evict, error: errors.KubeError) -> tuple[bool, str]:
@@ -215,7 +219,7 @@ class Executor:
                 return False
 
     async def _write_status(self, step: plan.WriteStatus) -> bool:
-        body: client.Json = {"status": dict(step.patch)}
+        body: paths.Json = {"status": dict(step.patch)}
         if step.resource_version is not None:
             body["metadata"] = {"resourceVersion": step.resource_version}
         return await self._patch(step.plural, f"{_path(step)}/status", body)
@@ -268,16 +272,16 @@ class Executor:
             return await self._create("resourcequotas", bodies.quota(step))
         return await self._patch("resourcequotas", _path(step), bodies.quota_patch(step))
 
-    async def _create(self, plural: str, body: client.Json) -> bool:
+    async def _create(self, plural: str, body: paths.Json) -> bool:
         namespace = body["metadata"].get("namespace")
-        answer = await self._api.create(client.collection("v1", plural, namespace), body)
+        answer = await self._api.create(paths.collection("v1", plural, namespace), body)
         return self._cluster.apply(plural, answer)
 
-    async def _patch(self, plural: str, path: str, body: client.Json) -> bool:
+    async def _patch(self, plural: str, path: str, body: paths.Json) -> bool:
         return self._cluster.apply(plural, await self._api.patch(path, body))
 
 
-def _node_meta(resource_version: str, owned: str | None) -> client.Json:
+def _node_meta(resource_version: str, owned: str | None) -> paths.Json:
     return {
         "resourceVersion": resource_version,
         "annotations": {constants.ANNOTATION_OWNED: owned},
@@ -313,27 +317,27 @@ def _path(step: Step) -> str:
     plural = _plural(step)
     match step:
         case plan.WriteStatus() | plan.SetFinalizers():
-            return f"{client.collection(constants.API_VERSION, plural)}/{step.name}"
+            return f"{paths.collection(constants.API_VERSION, plural)}/{step.name}"
         case plan.PatchNode() | plan.PatchGpus() | plan.WriteVolume() | plan.DeleteVolume():
-            return f"{client.collection('v1', plural)}/{step.name}"
+            return f"{paths.collection('v1', plural)}/{step.name}"
         case plan.DeletePod() | plan.Evict() | plan.DeleteLimit():
-            return f"{client.collection('v1', plural, step.namespace)}/{step.name}"
+            return f"{paths.collection('v1', plural, step.namespace)}/{step.name}"
         case plan.CreateMaster():
             name = f"{step.device}-master-{step.epoch}"
         case plan.CreateMasterService():
             name = f"{step.device}-master"
         case plan.WriteQuota():
-            return f"{client.collection('v1', plural, step.namespace)}/{constants.QUOTA_NAME}"
+            return f"{paths.collection('v1', plural, step.namespace)}/{constants.QUOTA_NAME}"
         case plan.CreateLimitRange():
-            return f"{client.collection('v1', plural, step.namespace)}/{constants.LIMIT_RANGE_NAME}"
+            return f"{paths.collection('v1', plural, step.namespace)}/{constants.LIMIT_RANGE_NAME}"
         case plan.DeleteSystemObject():
             group = "coordination.k8s.io/v1" if plural == "leases" else "v1"
-            return f"{client.collection(group, plural, constants.SYSTEM_NAMESPACE)}/{step.name}"
+            return f"{paths.collection(group, plural, constants.SYSTEM_NAMESPACE)}/{step.name}"
         case plan.CreateClaim():
             name = step.name
         case plan.Announce():
             name = step.key
-    return f"{client.collection('v1', plural, constants.SYSTEM_NAMESPACE)}/{name}"
+    return f"{paths.collection('v1', plural, constants.SYSTEM_NAMESPACE)}/{name}"
 
 
 def _log(step: Step) -> None:

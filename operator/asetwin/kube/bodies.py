@@ -73,6 +73,9 @@ def master_pod(step: plan.CreateMaster, image: str) -> Json:
             "serviceAccountName": "asetwin-master",
             "restartPolicy": "OnFailure",
             "terminationGracePeriodSeconds": 5,
+            # It stands for a VM, which no taint evicts. Else somebody's NoExecute taint would end
+            # every epoch's pod at once, and a new epoch would follow twice a second.
+            "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
             "priorityClassName": "system-cluster-critical",
             "securityContext": {
                 "runAsNonRoot": True,

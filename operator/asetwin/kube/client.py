@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
@@ -19,14 +18,14 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.rest import RESTResponse
 
 from asetwin.kube import errors
+from asetwin.kube.paths import Json as Json
+from asetwin.kube.paths import collection as collection
 
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
 WATCH_SLACK_SECONDS = 10.0
 """A watch that the API server has not ended by then, after its own time-out, is broken."""
-
-Json = dict[str, Any]
 
 
 class Client:
@@ -178,9 +177,3 @@ async def connect(*, context: str | None = None) -> AsyncIterator[Client]:
     configuration = await load(context=context)
     async with ApiClient(configuration) as api:
         yield Client(api)
-
-
-def collection(group: str, plural: str, namespace: str | None = None) -> str:
-    """The path of a collection; ``group`` is ``v1`` or ``apps/v1`` and so on."""
-    root = f"/api/{group}" if "/" not in group else f"/apis/{group}"
-    return f"{root}/namespaces/{namespace}/{plural}" if namespace else f"{root}/{plural}"

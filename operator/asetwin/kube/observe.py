@@ -16,15 +16,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from asetwin import constants
-from asetwin.kube import client, errors
+from asetwin.kube import errors, paths
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources import core, devices
 from asetwin.resources.budgets import Budget
+
+if TYPE_CHECKING:
+    from asetwin.kube.client import Client
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ class Kind:
     def path(self) -> str:
         """The collection to list."""
         only = self.namespaces[0] if len(self.namespaces) == 1 else None
-        return client.collection(self.group, self.plural, only)
+        return paths.collection(self.group, self.plural, only)
 
     @property
     def is_ours(self) -> bool:
@@ -174,7 +177,7 @@ class Cluster:
         self._complaints.pop(key, None)
         return value
 
-    async def resync(self, api: client.Client) -> bool:
+    async def resync(self, api: "Client") -> bool:
         """List every kind anew; True if anything has changed.
 
         Raises KubeError where a list fails; a kind of ours that is not
@@ -193,7 +196,10 @@ class Cluster:
         present = {item["metadata"]["uid"] for item in items}
         changed = False
         for item in items:
-            changed = self.apply(kind.plural, item) or changed
+            # Nearly all of it is known in this very version, and not worth reading again.
+            known = self.version(kind.plural, item["metadata"]["uid"])
+            if not known or known != _version(item["metadata"]):
+                changed = self.apply(kind.plural, item) or changed
         for uid, (version, _) in list(shelf.objects.items()):
             if uid not in present and version <= listed_at:
                 changed = self._remove(kind.plural, uid, listed_at) or changed
@@ -248,7 +254,7 @@ class Cluster:
         return tuple(sorted(objects, key=lambda one: (one.namespace, one.name)))
 
 
-async def refresh(api: client.Client, cluster: Cluster, plural: str, path: str) -> bool:
+async def refresh(api: "Client", cluster: Cluster, plural: str, path: str) -> bool:
     """Read one object anew, after a conflict has shown that what we know of it is old."""
     try:
         body = await api.get(path)

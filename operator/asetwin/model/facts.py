@@ -152,14 +152,15 @@ def _is_evacuated(
 ) -> bool:
     """Whether a fenced node may have its power back: nothing is being taken away from it."""
     record, name = device.status.failover, member.ase_node.name
+    if device.status.state is DeviceState.OFFLINE:
+        # Without quorum nothing is taken away from it, and its vote may be the one that is missing.
+        return True
     if record is not None and record.from_node == name and record.evacuated_at is not None:
         # A node that is lost again while its return is not over has not been evacuated anew.
         return record.rebalance is None
-    # With nobody left to take over, holding the power back would keep the device Offline: no other
-    # node is up, or it may not act. The vote that it lacks may be the very one of this node.
+    # With nobody left to take over, holding the power back would keep the device Offline.
     others = [one.ase_node for one in members if one.ase_node.name != name]
-    is_offline = device.status.state is DeviceState.OFFLINE
-    return is_offline or not any(one.status.state is NodeState.UP for one in others)
+    return not any(one.status.state is NodeState.UP for one in others)
 
 
 def _node(member: references.Member, snapshot: Snapshot) -> Node | None:

@@ -157,14 +157,26 @@ def evacuation(record: Failover, lost: View, pods: Pods) -> tuple[DeletePod, ...
     """The pods that are still bound to a lost and fenced Node, to be force-deleted.
 
     One that has no grace period left was force-deleted before: only somebody's
-    finalizer keeps its object.
+    finalizer keeps its object. One that has come straight back is left where it
+    is: it would do so again and again.
     """
     assert lost.node is not None
     return tuple(
         DeletePod(pod.namespace, pod.name, pod.uid, force=True, why=f"{record.from_node} is lost")
         for pod in movable(pods.by_node.get(lost.node.name, ()), pods.workloads)
-        if pod.deleting is None or pod.grace_seconds != 0
+        if (pod.deleting is None or pod.grace_seconds != 0) and not _has_come_back(pod, record)
     )
+
+
+def _has_come_back(pod: Pod, record: Failover) -> bool:
+    """Whether the scheduler has put a pod on the lost Node after it was fenced.
+
+    It may, if the pod tolerates the cordon and our taints. Source: the
+    scheduler's NodeUnschedulable and TaintToleration filters.
+    """
+    if record.fenced_at is None or pod.created <= record.fenced_at:
+        return False
+    return all(any(one.matches(taint) for one in pod.demands.tolerations) for taint in marks.GUARDS)
 
 
 def follow(
@@ -184,7 +196,7 @@ def follow(
     is_evacuated = fenced_at is not None and is_closed and not remaining
     workloads = tuple(_followed(one, record, serving, pods) for one in record.workloads)
     missing = sum(max(0, min(one.want - one.ready, one.displaced)) for one in workloads)
-    problems = _problems(workloads, pods, survivors)
+    problems = _problems(workloads, pods, survivors, record)
     fenced_by = lost.fence if lost is not None and lost.is_fenced else None
     changes: dict[str, object] = {
         "fenced_at": fenced_at,
@@ -238,7 +250,7 @@ def _followed(
 
 
 def _problems(
-    workloads: Iterable[DisplacedWorkload], pods: Pods, survivors: Sequence[Node]
+    workloads: Iterable[DisplacedWorkload], pods: Pods, survivors: Sequence[Node], record: Failover
 ) -> list[PodProblem]:
     """The pods of displaced workloads that have no place on what is left."""
     return [
@@ -246,12 +258,18 @@ def _problems(
         for one in workloads
         if one.ready < one.want
         for pod in pods.by_owner.get(one.uid, ())
-        if (problem := _problem(pod, pods.tied, survivors)) is not None
+        if (problem := _problem(pod, pods.tied, survivors, record)) is not None
     ]
 
 
-def _problem(pod: Pod, tied: volumes.Tied, survivors: Sequence[Node]) -> PodProblem | None:
+def _problem(
+    pod: Pod, tied: volumes.Tied, survivors: Sequence[Node], record: Failover
+) -> PodProblem | None:
     """Why a pod has no place: by its volumes, which is sure at once, else by the scheduler."""
+    is_elsewhere = pod.node and all(one.name != pod.node for one in survivors)
+    if is_elsewhere and pod.deleting is None and _has_come_back(pod, record):
+        text = f"it tolerates every taint, and the scheduler put it on {pod.node} again"
+        return PodProblem(pod=pod.key, reason="Taint", message=text)
     if pod.node or pod.deleting is not None or pod.is_over:
         return None
     tie = volumes.explain_tie(pod, tied, survivors)

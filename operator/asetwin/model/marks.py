@@ -63,6 +63,12 @@ def read(node: Node) -> Mark | None:
 
 STEERING = Taint(constants.TAINT_REBALANCING, constants.TAINT_REBALANCING_EFFECT)
 """On the fuller node after a return; the Node stays in service with it."""
+GUARDS = (
+    Taint("node.kubernetes.io/unschedulable", "NoSchedule"),
+    Taint(constants.TAINT_NODE_DOWN, constants.TAINT_EFFECT),
+    Taint(constants.TAINT_OUT_OF_SERVICE, constants.TAINT_EFFECT, "nodeshutdown"),
+)
+"""What keeps pods off a lost and fenced Node; the first is Kubernetes' own, of the cordon."""
 
 
 def is_out_of_service(node: Node, device: str) -> bool:

@@ -253,4 +253,9 @@ class Draft:
 
     def finish(self) -> Plan:
         """The plan."""
-        return Plan(tuple(tuple(one) for one in self.stages), min(self.wakes, default=None))
+        soonest = min(self.wakes, default=None)
+        if soonest is not None:
+            # Decisions are made in whole milliseconds. Asked a hair before the moment, a rule
+            # would find nothing due and ask for the same moment again, at once and for ever.
+            soonest = math.ceil(soonest * 1000 - 1e-3) / 1000
+        return Plan(tuple(tuple(one) for one in self.stages), soonest)

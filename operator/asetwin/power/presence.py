@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from asetwin.constants import SYSTEM_NAMESPACE
-from asetwin.kube import client, errors
+from asetwin.kube import errors, paths
 
 log = logging.getLogger("asetwin.power")
 
@@ -25,7 +25,7 @@ RETRY_SECONDS = 0.5
 LEAVE_SECONDS = 2.0
 """How long the end of the process may wait for the Lease to be given up."""
 
-COLLECTION = client.collection(GROUP, "leases", SYSTEM_NAMESPACE)
+COLLECTION = paths.collection(GROUP, "leases", SYSTEM_NAMESPACE)
 PATH = f"{COLLECTION}/{NAME}"
 
 Json = dict[str, Any]

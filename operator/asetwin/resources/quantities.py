@@ -7,6 +7,7 @@ scheduler and the quota evaluator do (``Quantity.MilliValue``, ``Value``).
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 _PATTERN = re.compile(
     r"(?P<sign>[+-]?)(?P<number>[0-9]*\.?[0-9]*)"
@@ -44,6 +45,7 @@ def parse(quantity: str | int | float) -> Fraction:
     return -value if match["sign"] == "-" else value
 
 
+@lru_cache(maxsize=4096)
 def units(resource: str, quantity: str | int | float) -> int:
     """What one resource's quantity counts as: millicores for cpu, whole units otherwise."""
     value = parse(quantity) * (1000 if resource == "cpu" else 1)

@@ -1,11 +1,13 @@
 """Points in time: seconds since the epoch inside, RFC 3339 with milliseconds outside."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 
 
+@lru_cache(maxsize=4096)
 def parse(text: str) -> float:
     """Seconds since the epoch of an RFC 3339 text, as Kubernetes writes it.
 
@@ -17,6 +19,7 @@ def parse(text: str) -> float:
     return moment.timestamp()
 
 
+@lru_cache(maxsize=4096)
 def render(seconds: float) -> str:
     """RFC 3339 in UTC with milliseconds: ``2026-11-25T08:00:00.250Z``."""
     # Through whole milliseconds, so that what is written reads back as what was meant.

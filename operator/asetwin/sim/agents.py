@@ -5,6 +5,7 @@ what is simulated is how it hears of things and how long they take. A machine
 can also be stopped, started, paused or silenced by hand, as a person would.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 from asetwin import constants
@@ -17,6 +18,7 @@ from asetwin.resources import conditions, times
 from asetwin.resources.devices import PinnedWorker, Power, PowerState
 from asetwin.sim import bodies
 from asetwin.sim.apiserver import SYSTEM, ApiServer, Change
+from asetwin.sim.beats import Beat, Beats
 from asetwin.sim.clock import Process, Timeline
 from asetwin.sim.kubelets import Kubelet
 
@@ -39,7 +41,7 @@ class Container:
         self.kubelet = kubelet
         self.machine = Machine.RUNNING
         self.network = Network.OPEN
-        self.started_at = timeline.wall()
+        self.started_at = timeline.host()
         self.finished_at: float | None = None
         self.is_changed: Callable[[], None] = lambda: None
         """Called after whatever happens to it: the engine's event."""
@@ -67,7 +69,7 @@ class Container:
             return
         self._run += 1
         self.machine, self.network = Machine.STOPPED, Network.OPEN
-        self.finished_at = self.timeline.wall()
+        self.finished_at = self.timeline.host()
         self.kubelet.power_off()
         self.is_changed()
 
@@ -75,7 +77,7 @@ class Container:
         """On again; thawed and heard again if it was paused or silent."""
         if not self.is_running:
             self._run += 1
-            self.machine, self.started_at = Machine.RUNNING, self.timeline.wall()
+            self.machine, self.started_at = Machine.RUNNING, self.timeline.host()
             self.timeline.call_later(BOOT_SECONDS, self._boot, self._run)
         else:
             self.machine = Machine.RUNNING
@@ -85,13 +87,15 @@ class Container:
     def restart(self) -> None:
         """It died and came back in no time; its kubelet lets hardly a renewal slip."""
         self._run += 1
-        self.finished_at = self.started_at = self.timeline.wall()
+        self.finished_at = self.started_at = self.timeline.host()
         self.kubelet.power_off()
         self.kubelet.power_on()
         self.is_changed()
 
     def pause(self) -> None:
-        """Frozen: alive, but nobody hears of it."""
+        """Frozen: alive, but nobody hears of it; what does not run cannot be frozen."""
+        if self.machine is not Machine.RUNNING:
+            return
         self.machine = Machine.PAUSED
         self.kubelet.silence(is_cut_off=True)
         self.is_changed()
@@ -102,6 +106,8 @@ class Container:
 
     def cut(self) -> None:
         """Its network is gone; it runs on."""
+        if not self.is_running:
+            return
         self.network = Network.CUT
         self.kubelet.silence(is_cut_off=True)
         self.is_changed()
@@ -125,7 +131,11 @@ class PowerAgent(Process):
     """The process; it does nothing until it is started."""
 
     def __init__(
-        self, server: ApiServer, timeline: Timeline, machines: Mapping[str, Container]
+        self,
+        server: ApiServer,
+        timeline: Timeline,
+        machines: Mapping[str, Container],
+        beats: Beats | None = None,
     ) -> None:
         super().__init__(timeline)
         self.is_running = False
@@ -136,16 +146,20 @@ class PowerAgent(Process):
         self._killed: set[str] = set()
         self._busy: set[str] = set()
         self._renew_at = 0.0
+        self._beats = beats
+        self._beat: Beat | None = None
         server.watch(self._changed)
 
     def start(self) -> None:
         """A new process: it knows only what is in the statuses."""
+        self._end_beat()
         self.is_running = self.is_installed = True
         self._killed, self._busy, self._renew_at = set(), set(), self.timeline.time()
         self.wake()
 
     def kill(self) -> None:
         """Gone without a word: its Lease runs out."""
+        self._end_beat()
         self.is_running = False
         self.sleep()
 
@@ -178,9 +192,19 @@ class PowerAgent(Process):
             self._server.actor = SYSTEM
         now = self.timeline.time()
         if now >= self._renew_at:
-            self._renew_at = self.timeline.after(RENEW_SECONDS)
             self._hold(HOLDER)
-        self.wake_at(self._renew_at)
+            if self._beats is not None:
+                self._renew_at = math.inf
+                self._beat = self._beats.add(RENEW_SECONDS, lambda at: self._hold(HOLDER, at))
+                return
+            self._renew_at = self.timeline.after(RENEW_SECONDS)
+        if not math.isinf(self._renew_at):
+            self.wake_at(self._renew_at)
+
+    def _end_beat(self) -> None:
+        if self._beats is not None and self._beat is not None:
+            self._beats.end(self._beat)
+            self._beat = None
 
     def _keep(self, worker: PinnedWorker) -> None:
         node, last = worker.spec.node_name, worker.status.power or Power()
@@ -194,7 +218,7 @@ class PowerAgent(Process):
             machine.reading(),
             last,
             method=METHOD,
-            now=self.timeline.wall(),
+            now=self.timeline.host(),
             has_killed=node in self._killed,
         )
         self._killed.discard(node)
@@ -237,10 +261,15 @@ class PowerAgent(Process):
             machine.restore()
         self.notice()
 
-    def _hold(self, holder: str) -> None:
-        now = times.render(self.timeline.wall())
+    def _hold(self, holder: str, at: float | None = None) -> None:
+        wall = (
+            self.timeline.host()
+            if at is None
+            else at + self.timeline.wall_offset + self.timeline.skew
+        )
+        now = times.render(wall)
         spec = {"holderIdentity": holder, "leaseDurationSeconds": DURATION_SECONDS}
-        spec |= {"renewTime": bodies.micro_stamp(self.timeline.wall()), "acquireTime": now}
+        spec |= {"renewTime": bodies.micro_stamp(wall), "acquireTime": now}
         body = {"metadata": {"name": AGENT_LEASE}, "spec": spec}
         namespace = constants.SYSTEM_NAMESPACE
         try:

@@ -36,6 +36,8 @@ class Timeline(asyncio.AbstractEventLoop):
         self.jitter = jitter
         """By which part of itself a delay varies at most; 0 for none."""
         self.wall_offset = START
+        self.skew = 0.0
+        """By how many seconds that machine's clock has jumped."""
         self._now = 0.0
         self._ready: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
@@ -51,6 +53,10 @@ class Timeline(asyncio.AbstractEventLoop):
     def wall(self) -> float:
         """What a process reads as the time of day: seconds since the epoch."""
         return self._now + self.wall_offset
+
+    def host(self) -> float:
+        """The time of day of the machine that operator, power agent and engine share."""
+        return self._now + self.wall_offset + self.skew
 
     def after(self, delay: float) -> float:
         """The moment after a delay, in whole microseconds, so that decimal fractions meet."""

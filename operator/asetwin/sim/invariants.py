@@ -6,6 +6,7 @@ promises. A broken promise raises :class:`Violation`, which ends the run.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -237,13 +238,29 @@ class FewInFlight(Invariant):
         super().__init__(world)
         self._missing: dict[str, int] = {}
         world.call_observers.append(self._look)
+        world.observers.append(self._begin)
+
+    def _begin(self, change: Change) -> None:
+        """Another loss or return begins: what was on its way then is not waited for any more."""
+        if change.plural != "asedevices":
+            return
+        one, other = (
+            (((body or {}).get("status") or {}).get("failover") or {})
+            for body in (change.before, change.body)
+        )
+        moments = [(each.get("rebalance") or {}).get("startedAt") for each in (one, other)]
+        if one.get("id") != other.get("id") or moments[0] != moments[1]:
+            self._missing = {}
 
     def _look(self, call: Call) -> None:
         if call.target.subresource != "eviction":
             return
         pod = self.world.server.find("pods", call.target.name, call.target.namespace)
-        owner = bodies.controller(pod) if pod is not None else None
-        if pod is None or owner is None:
+        if pod is None:
+            # It is gone, which a process that hears of nothing cannot know: a 404 moves no one.
+            return
+        owner = bodies.controller(pod)
+        if owner is None:
             self.fail(f"{call.target.name} was to be evicted, and nothing would replace it")
             return
         self._missing = {uid: want for uid, want in self._missing.items() if self._lacks(uid, want)}
@@ -288,6 +305,194 @@ class JournalHolds(Invariant):
                 self.fail(f"{path}: {'; '.join(proof.problems)}, {proof.torn} lines are torn")
 
 
+class Truth:
+    """What is so in the world, and since when: told by machines and failures, not by statuses."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.fatal: dict[str, float] = {}
+        """AseNode → since when its failed components leave it without power or storage."""
+        self.fine: dict[str, float] = {}
+        """AseNode → since when nothing of the kind is stated, where something was."""
+        self.off: dict[str, float] = {}
+        """Kubernetes Node → since when its machine stands still."""
+        self.on: dict[str, float] = {}
+        """Kubernetes Node → since when its machine runs, where it stood still before."""
+        world.observers.append(self._changed)
+        world.step_observers.append(self._look)
+
+    def is_blind(self) -> bool:
+        """Whether the operator cannot know: it is away, hears nothing, or hears late."""
+        return not self.world.operator.hears_well(for_seconds=REACTION_SECONDS)
+
+    def node_of(self, ase_node: str) -> str:
+        """The Kubernetes Node of a device node; empty where it has none."""
+        for one in self.world.server.objects("pinnedworkers").values():
+            if one["spec"]["aseNode"] == ase_node:
+                return str(one["spec"]["nodeName"])
+        return ""
+
+    def _changed(self, change: Change) -> None:
+        if change.plural not in ("hardwarefailures", "asenodes"):
+            return
+        failed: dict[str, set[str]] = {}
+        for one in self.world.server.objects("hardwarefailures").values():
+            spec = one["spec"]
+            if spec.get("action", "Fail") == "Fail" and not spec.get("durationSeconds"):
+                failed.setdefault(spec["node"], set()).add(spec["component"])
+        for node in {*failed, *self.fatal}:
+            parts = failed.get(node, set())
+            is_fatal = bool(parts & _FATAL) or {"PSU1", "PSU2"} <= parts
+            if is_fatal and node not in self.fatal:
+                self.fatal[node] = self.world.now
+                self.fine.pop(node, None)
+            elif not is_fatal and self.fatal.pop(node, None) is not None:
+                self.fine[node] = self.world.now
+
+    def _look(self) -> None:
+        for node, machine in self.world.machines.items():
+            if machine.is_running:
+                if self.off.pop(node, None) is not None:
+                    self.on[node] = self.world.now
+            elif node not in self.off:
+                self.off[node] = self.world.now
+                self.on.pop(node, None)
+
+
+_FATAL = {"Motherboard", "DIMM", "OSDisk", "Node", "Port3", "Port4"}
+REACTION_SECONDS = 5.0
+"""Within this an operator that hears well has seen what has happened, also after a retry."""
+
+
+class TrueStates(Invariant):
+    """Up, Down and Offline are said as design 4.1 has it, a moment of reaction aside."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._truth = Truth(world)
+        world.observers.append(self._look)
+
+    def _look(self, change: Change) -> None:
+        if change.actor != ACTOR or change.before is None or change.type == DELETED:
+            return
+        before, after = (
+            ((one or {}).get("status") or {}).get("state") for one in (change.before, change.body)
+        )
+        if before == after or self._truth.is_blind():
+            return
+        if change.plural == "asenodes":
+            self._node(change.body["metadata"]["name"], str(after))
+        elif change.plural == "asedevices":
+            self._device(change.body["metadata"]["name"], str(after))
+
+    def _node(self, name: str, state: str) -> None:
+        truth, now = self._truth, self.world.now
+        since = truth.fatal.get(name)
+        if state == "Up" and since is not None and now - since > REACTION_SECONDS:
+            self.fail(f"{name} is said to be Up with a fatal failure since {since:.1f} s")
+        node = truth.node_of(name)
+        was_fine = now - truth.fine.get(name, -math.inf) > REACTION_SECONDS
+        was_on = now - truth.on.get(node, -math.inf) > REACTION_SECONDS
+        machine = self.world.machines.get(node)
+        is_innocent = since is None and was_fine and was_on and node not in truth.off
+        if state == "Down" and is_innocent and machine is not None and not self._is_doubtful(node):
+            self.fail(f"{name} is said to be Down, and nothing is wrong with it")
+
+    def _is_doubtful(self, node: str) -> bool:
+        """Whether it may be off: silent, or of a failure that ends by itself, as a reboot does."""
+        kubelet = self.world.kubelets[node]
+        reboots = any(
+            one["spec"].get("action") == "Reboot" or one["spec"].get("durationSeconds")
+            for one in self.world.server.objects("hardwarefailures").values()
+        )
+        told_off = any(
+            (((one.get("status") or {}).get("power")) or {}).get("observed") != "On"
+            for one in self.world.server.objects("pinnedworkers").values()
+            if one["spec"]["nodeName"] == node
+        )
+        return kubelet.is_silent or not kubelet.is_on or reboots or told_off
+
+    def _device(self, name: str, state: str) -> None:
+        truth, now = self._truth, self.world.now
+        nodes = [
+            one["metadata"]["name"]
+            for one in self.world.server.objects("asenodes").values()
+            if one["spec"]["device"] == name
+        ]
+        lost = [
+            one for one in nodes if one in truth.fatal and now - truth.fatal[one] > REACTION_SECONDS
+        ]
+        if state in ("Online", "NeedsAttention") and nodes and len(lost) == len(nodes):
+            self.fail(f"{name} is said to be {state}, and all of its nodes have failed")
+
+
+class BackWhenWell(Invariant):
+    """Our marks leave a Node only when its node has been well for a while (4.6)."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._truth = Truth(world)
+        world.observers.append(self._look)
+
+    def _look(self, change: Change) -> None:
+        is_patch = change.plural == "nodes" and change.before is not None
+        if change.actor != ACTOR or not is_patch or change.type == DELETED:
+            return
+        assert change.before is not None
+        down = constants.TAINT_NODE_DOWN
+        had, has = (
+            down in {taint["key"] for taint in one["spec"].get("taints") or ()}
+            for one in (change.before, change.body)
+        )
+        if not had or has or self._truth.is_blind():
+            return
+        node = change.body["metadata"]["name"]
+        for worker in self.world.server.objects("pinnedworkers").values():
+            if worker["spec"]["nodeName"] == node:
+                self._check(node, worker["spec"]["aseNode"])
+
+    def _check(self, node: str, name: str) -> None:
+        member = self.world.server.find("asenodes", name)
+        device = self.world.server.find("asedevices", member["spec"]["device"]) if member else None
+        if device is None or bodies.is_deleting(device):
+            return
+        truth, now = self._truth, self.world.now
+        since = truth.fatal.get(name)
+        if since is not None and now - since > REACTION_SECONDS:
+            self.fail(f"{node} was taken back, and {name} has failed since {since:.1f} s")
+        timing = device["spec"].get("timing") or {}
+        by_profile = 3 if timing.get("profile") == "Fast" else 60
+        stable = float(timing.get("stableSeconds", by_profile))
+        well = max(truth.fine.get(name, -math.inf), truth.on.get(node, -math.inf))
+        if now - well < 0.8 * stable:
+            self.fail(f"{node} was taken back {now - well:.1f} s after it was well again")
+
+
+class LiftedWhileOut(Invariant):
+    """The reserve limits nothing as long as a lost node's pods are on the other one (4.8)."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        world.observers.append(self._look)
+
+    def _look(self, change: Change) -> None:
+        is_ours = change.plural == "resourcequotas" and change.actor == ACTOR
+        if not is_ours or change.type == DELETED or not change.body["spec"].get("hard"):
+            return
+        workers = self.world.server.objects("pinnedworkers").values()
+        members = {name for _, name in self.world.server.objects("asenodes")}
+        pinned = {one["spec"]["nodeName"] for one in workers if one["spec"]["aseNode"] in members}
+        for node in self.world.server.objects("nodes").values():
+            if node["metadata"]["name"] not in pinned:
+                # Its worker or its AseNode was deleted: it is no part of a device any more.
+                continue
+            keys = {taint["key"] for taint in node["spec"].get("taints") or ()}
+            if constants.TAINT_NODE_DOWN in keys:
+                where = "/".join(bodies.key(change.body))
+                name = node["metadata"]["name"]
+                self.fail(f"quota {where} is in force while {name} is out of service")
+
+
 ALL: tuple[type[Invariant], ...] = (
     OneMaster,
     JournalHolds,
@@ -295,6 +500,9 @@ ALL: tuple[type[Invariant], ...] = (
     FencedPods,
     LiftedFirst,
     FewInFlight,
+    TrueStates,
+    BackWhenWell,
+    LiftedWhileOut,
 )
 
 

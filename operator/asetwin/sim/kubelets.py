@@ -11,6 +11,7 @@ from asetwin import constants
 from asetwin.kube import errors
 from asetwin.sim import bodies, volumes
 from asetwin.sim.apiserver import DELETED, ApiServer, Change
+from asetwin.sim.beats import Beat, Beats
 from asetwin.sim.bodies import Json, Key
 from asetwin.sim.clock import Process, Timeline
 from asetwin.sim.janitors import NodeLifecycle, set_node_ready
@@ -59,14 +60,35 @@ class Run:
 class Heart(Process):
     """Renews the Lease of one kubelet's Node, for as long as it may."""
 
-    def __init__(self, server: ApiServer, timeline: Timeline, node: str) -> None:
+    def __init__(
+        self, server: ApiServer, timeline: Timeline, node: str, beats: Beats | None
+    ) -> None:
         super().__init__(timeline)
         self._node = node
         self._server = server
+        self._beats = beats
+        self._beat: Beat | None = None
         self.wake()
 
+    def sleep(self) -> None:
+        if self._beats is not None and self._beat is not None:
+            self._beats.end(self._beat)
+            self._beat = None
+        super().sleep()
+
     def tick(self) -> None:
-        namespace, moment = constants.LEASE_NAMESPACE, bodies.micro_stamp(self._server.clock())
+        if self._beats is None:
+            self._renew(self.timeline.time())
+            self.wake(self.timeline.varied(BEAT_SECONDS))
+            return
+        if self._beat is not None:
+            self._beats.end(self._beat)
+        self._renew(self.timeline.time())
+        self._beat = self._beats.add(BEAT_SECONDS, self._renew)
+
+    def _renew(self, at: float) -> None:
+        namespace = constants.LEASE_NAMESPACE
+        moment = bodies.micro_stamp(at + self.timeline.wall_offset)
         known = self._server.find("leases", self._node, namespace)
         if self._server.find("nodes", self._node) is None:
             # The Lease belongs to the Node; the garbage collector takes it along.
@@ -78,7 +100,6 @@ class Heart(Process):
             spec = {"holderIdentity": self._node, "leaseDurationSeconds": LEASE_SECONDS}
             body = {"metadata": {"name": self._node}, "spec": {**spec, "renewTime": moment}}
             self._server.create("leases", body, namespace)
-        self.wake(self.timeline.varied(BEAT_SECONDS))
 
 
 class Kubelet(Process):
@@ -91,13 +112,15 @@ class Kubelet(Process):
         lifecycle: NodeLifecycle,
         node: str,
         shares: dict[str, list[str]],
+        beats: Beats | None = None,
     ) -> None:
         super().__init__(timeline)
         self.node = node
+        self._beats = beats
         self.is_on = True
         self.is_silent = False
         """It runs, but does not talk to the API server, nor listen."""
-        self._heart = Heart(server, timeline, node)
+        self._heart = Heart(server, timeline, node, beats)
         self._shares = shares
         self._server = server
         self._lifecycle = lifecycle
@@ -136,7 +159,7 @@ class Kubelet(Process):
         self.sleep()
         self._heart.sleep()
         for one in self.masters():
-            one.is_cut_off = is_cut_off
+            one.cut_off(is_cut_off)
         self._lifecycle.silent(self.node)
 
     def listen(self) -> None:
@@ -145,11 +168,17 @@ class Kubelet(Process):
             return
         self.is_silent = False
         for one in self.masters():
-            one.is_cut_off = False
+            one.cut_off(False)
         self._heart.wake()
         if self._server.find("nodes", self.node) is not None:
             set_node_ready(self._server, self.node, "True", "KubeletReady")
         self._lifecycle.heard(self.node)
+        for pod in self._server.pods_on(self.node):
+            run = self._runs.get(bodies.uid(pod))
+            is_running = run is not None and run.is_started and run.master is None
+            if is_running and not bodies.is_over(pod) and not bodies.is_ready(pod):
+                # It was given up for lost meanwhile, and runs all the same.
+                self._write(pod, "Running", is_ready=True)
         self.wake(DELAY_SECONDS)
 
     def _changed(self, change: Change) -> None:
@@ -203,7 +232,9 @@ class Kubelet(Process):
     def _start(self, run: Run, pod: Json, now: float) -> None:
         run.is_started = True
         if is_master(pod):
-            run.master = MasterProcess(self._server, self.timeline, pod, self.wake, self._shares)
+            run.master = MasterProcess(
+                self._server, self.timeline, pod, self.wake, self._shares, self._beats
+            )
             self._write(pod, "Running", is_ready=False)
             return
         if pod["spec"].get("restartPolicy") != "Always":

@@ -9,19 +9,23 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 from asetwin import loop
-from asetwin.kube import client, errors
+from asetwin.kube import errors
 from asetwin.kube.act import Executor, Settings
 from asetwin.kube.observe import KINDS, Cluster
 from asetwin.model import decide
 from asetwin.model.plan import Plan
 from asetwin.model.snapshot import Snapshot
 from asetwin.sim.apiserver import DELETED, ApiServer, Change
+from asetwin.sim.beats import Beats
 from asetwin.sim.clock import Process, Timeline
 from asetwin.sim.wire import Call, Crashed, Trouble, Wire
+
+if TYPE_CHECKING:
+    from asetwin.kube.client import Client
 
 ACTOR = "operator"
 WATCH_SECONDS = 0.005
@@ -29,6 +33,17 @@ WATCH_SECONDS = 0.005
 RESTART_SECONDS = 1.0
 """From the death of the process to the start of the next one."""
 INSTALL_RETRY_SECONDS = 2.0
+FRESH_SECONDS = 2.5
+"""Who has renewed no longer ago than this goes on to renew, or says so when it ends."""
+AGES_SECONDS = 1e6
+MOST_POLL_SECONDS = 30.0
+OF_DEVICES_ONLY = frozenset(
+    {
+        *("pods", "leases", "deployments", "replicasets", "statefulsets", "daemonsets", "jobs"),
+        *("persistentvolumeclaims", "poddisruptionbudgets"),
+    }
+)
+"""What the loop for objects without a device does not look at; pods of masters come with more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +64,14 @@ class Track:
     is_busy: bool = False
     is_woken: bool = False
     failures: int = 0
+    changes: int = -1
+    """What had been counted at its last turn."""
+    is_settled: bool = False
+    """Whether the last turn had nothing to do."""
+    polls: int = 0
+    """How often in a row it has asked to look again in a moment, and nothing had changed."""
+    calm_until: float | None = None
+    """In quiet: how long that holds, by the wall clock, while all go on to renew; None: unknown."""
 
 
 class Operator(Process):
@@ -62,14 +85,18 @@ class Operator(Process):
         record: Callable[[Turn], None],
         report: Callable[[str], None],
         watch: Callable[[Call], None],
+        beats: Beats | None = None,
     ) -> None:
         super().__init__(timeline)
         self.turns = 0
         self.wire = Wire(server, ACTOR)
-        self.cluster = Cluster(timeline.wall)
+        self._beats = beats
+        self.cluster = Cluster(self._hears_at)
         self.is_running = False
         self.trouble: Callable[[Call], Trouble | None] = lambda call: None
         """What befalls the requests of the next process that is started."""
+        self.is_deaf = False
+        """Its watches are broken: no event comes in."""
         self._server = server
         self._record = record
         self._report = report
@@ -78,6 +105,14 @@ class Operator(Process):
         self._tracks: dict[str, Track] = {}
         self._news: deque[tuple[float, Change]] = deque()
         self._resync_at = math.inf
+        self._changes = 0
+        """Counts what may make a plan another one, renewals apart."""
+        self._has_missed = False
+        self._started_at = self._trouble_until = 0.0
+        self._lag = self._twice = 0.0
+        self._lag_until = 0.0
+        self._arrives: dict[str, float] = {}
+        """The last arrival of each kind, while events come late."""
         self._run = 0
         server.watch(self._seen)
 
@@ -85,14 +120,15 @@ class Operator(Process):
         """A new process; ``crash_after`` so many writes it dies and is started again."""
         self._run += 1
         self.is_running = True
-        self.cluster = Cluster(self.timeline.wall)
+        self._started_at = self.timeline.time()
+        self.cluster = Cluster(self._hears_at)
         self.wire = Wire(self._server, ACTOR, watch=self._watch)
         self.wire.trouble = self.trouble
         self.wire.crash_after = crash_after
-        api = cast(client.Client, self.wire)
+        api = cast("Client", self.wire)
         settings = Settings(image="asetwin.local/operator:sim", instance="sim")
-        self._executor = Executor(api, self.cluster, settings, clock=self.timeline.wall)
-        self._tracks, self._news = {}, deque()
+        self._executor = Executor(api, self.cluster, settings, clock=self.wall)
+        self._tracks, self._news, self._arrives = {}, deque(), {}
         self.timeline.call_soon(self._retry_sync, self._run)
 
     def stop(self) -> None:
@@ -104,28 +140,92 @@ class Operator(Process):
         self._tracks, self._news = {}, deque()
         self.sleep()
 
+    def befall(self, trouble: Callable[[Call], Trouble | None]) -> None:
+        """What befalls its requests from now on, also those of later processes."""
+        self.trouble = self.wire.trouble = trouble
+
+    def listen(self, *, is_deaf: bool) -> None:
+        """Whether watch events reach it; what it has missed it finds when it lists anew."""
+        if self.is_deaf and not is_deaf:
+            self._started_at = self.timeline.time()
+        if self.is_deaf and not is_deaf and self.is_running:
+            self.timeline.call_soon(self._retry_sync, self._run)
+        self.is_deaf = is_deaf
+
+    def hears_well(self, *, for_seconds: float) -> bool:
+        """Whether it has been there, and in the picture, for at least so long."""
+        now = self.timeline.time()
+        since = max(self._started_at, self._lag_until, self._trouble_until)
+        return self.is_running and not self.is_deaf and now - since > for_seconds
+
+    def _hears_at(self) -> float:
+        """The time of day at which it hears of what it takes in just now."""
+        late = self._beats.at if self._beats is not None else None
+        now = self.wall()
+        if late is None:
+            return now
+        return min(now, now - self.timeline.time() + late + WATCH_SECONDS)
+
+    def wall(self) -> float:
+        """What this process takes for the time of day."""
+        return self.timeline.host()
+
     # --- Observing ------------------------------------------------------------------------------
 
     def _seen(self, change: Change) -> None:
         if not self.is_running or change.plural not in KINDS:
             return
+        if self.is_deaf:
+            self._has_missed = True
+            return
+        if self._beats is not None and self._beats.at is not None:
+            # A renewal that was made belatedly has been heard of in time, and wakes nobody.
+            if self.cluster.is_synced:
+                self.cluster.apply(change.plural, change.body)
+            return
         due = self.timeline.after(self.timeline.varied(WATCH_SECONDS))
+        if self.timeline.time() < self._lag_until or self._arrives:
+            self._arrive_late(change, due)
+            return
         # One kind's events come in their order; one queue keeps it for all of them.
         due = max(due, self._news[-1][0]) if self._news else due
         self._news.append((due, change))
         self.wake_at(self._news[0][0])
 
+    def lag(self, delay: float, twice: float, *, until: float) -> None:
+        """Watch events come up to so much later, and some of them twice, until a moment."""
+        self._lag, self._twice, self._lag_until = delay, twice, until
+
+    def _arrive_late(self, change: Change, due: float) -> None:
+        """Each kind in its own order, but one kind after the other."""
+        rng = self.timeline.rng
+        if self.timeline.time() < self._lag_until:
+            due = self.timeline.after(rng.uniform(0.0, self._lag))
+        due = max(due, self._arrives.get(change.plural, 0.0))
+        self._arrives[change.plural] = due
+        self._news.append((due, change))
+        if rng.random() < self._twice:
+            self._news.append((due, change))
+        self._news = deque(sorted(self._news, key=lambda one: one[0]))
+        self.wake_at(self._news[0][0])
+
     def _take_news(self, now: float) -> None:
-        changed = False
+        changed = concerns_unbound = False
         while self._news and self._news[0][0] <= now:
             _, change = self._news.popleft()
             is_gone = change.type == DELETED
-            changed = self.cluster.apply(change.plural, change.body, is_gone=is_gone) or changed
+            if self.cluster.apply(change.plural, change.body, is_gone=is_gone):
+                changed = True
+                concerns_unbound = concerns_unbound or change.plural not in OF_DEVICES_ONLY
+        if not self._news:
+            self._arrives = {}
         if changed:
-            self._wake_tracks(loop.GATHER_SECONDS)
+            self._changes += 1
+            everybody = concerns_unbound or self._beats is None
+            self._wake_tracks(loop.GATHER_SECONDS, unbound=everybody)
 
     async def _sync(self) -> None:
-        await self.cluster.resync(cast(client.Client, self.wire))
+        await self.cluster.resync(cast("Client", self.wire))
 
     def _synced(self, error: BaseException | None) -> None:
         if isinstance(error, errors.KubeError):
@@ -134,6 +234,7 @@ class Operator(Process):
             self.timeline.call_later(INSTALL_RETRY_SECONDS, self._retry_sync, run)
             return
         self._resync_at = self.timeline.time() + loop.RESYNC_SECONDS
+        self._changes += 1
         self._wake_tracks(0.0)
         self.wake()
 
@@ -143,10 +244,13 @@ class Operator(Process):
 
     # --- The rhythm -----------------------------------------------------------------------------
 
-    def _wake_tracks(self, delay: float) -> None:
+    def _wake_tracks(self, delay: float, *, unbound: bool = True) -> None:
         due = self.timeline.after(delay)
-        for track in self._tracks.values():
+        for name, track in self._tracks.items():
+            if name == loop.UNBOUND and not unbound:
+                continue
             track.is_woken = True
+            track.polls = 0
             track.due = min(track.due, due)
         self.wake_at(due)
 
@@ -162,7 +266,10 @@ class Operator(Process):
                     self._turn(name, track)
             if now >= self._resync_at:
                 self._resync_at = now + loop.RESYNC_SECONDS
-                self._spawn(self._sync, self._synced)
+                # In quiet only where it can find something: it has heard of all else.
+                if self._beats is None or self._has_missed:
+                    self._has_missed = False
+                    self._spawn(self._sync, self._synced)
         dues = [track.due for track in self._tracks.values() if not track.is_busy]
         dues += [due for due, _ in list(self._news)[:1]] + [self._resync_at]
         if min(dues) < math.inf:
@@ -175,14 +282,59 @@ class Operator(Process):
         for name in sorted(set(self._tracks) - wanted):
             del self._tracks[name]
 
+    def _is_calm(self, name: str, track: Track) -> bool:
+        """Whether a turn would decide the same again, because it is due for a renewal's age only.
+
+        In quiet a plan that does nothing is asked once for how long it holds if
+        those who renew now go on to; :meth:`turn_soon` is called when one ends.
+        """
+        is_same = not track.is_woken and track.changes == self._changes and track.is_settled
+        if self._beats is None or not is_same or track.polls:
+            return False
+        now = self.wall()
+        if track.calm_until is None:
+            track.calm_until = self._holds_until(name, now)
+        if now >= track.calm_until - 1e-3:
+            return False
+        track.due = math.inf
+        if not math.isinf(track.calm_until):
+            track.due = self.timeline.after(track.calm_until - now)
+            self.wake_at(track.due)
+        return True
+
+    def _holds_until(self, name: str, now: float) -> float:
+        """When a plan that does nothing is over, renewals apart; ``now`` where it is over."""
+        assert self._beats is not None
+        self._beats.settle()
+        snapshot = self.cluster.snapshot()
+        renewed = {
+            key: now + AGES_SECONDS if now - at < FRESH_SECONDS else at
+            for key, at in snapshot.renewed.items()
+        }
+        todo = _decide(replace(snapshot, renewed=renewed), name, now)
+        if todo.stages:
+            return now
+        return math.inf if todo.wake_at is None else todo.wake_at
+
+    def turn_soon(self) -> None:
+        """Somebody does not renew any more: what was calm is looked at again."""
+        if self.is_running:
+            for track in self._tracks.values():
+                track.calm_until, track.is_settled = None, False
+                track.due = min(track.due, self.timeline.time())
+            self.wake()
+
     def _turn(self, name: str, track: Track) -> None:
+        if self._is_calm(name, track):
+            return
         track.is_woken, track.is_busy = False, True
         self.turns += 1
-        now, snapshot = self.timeline.wall(), self.cluster.snapshot()
-        if name == loop.UNBOUND:
-            todo = decide.decide_unbound(snapshot, now)
-        else:
-            todo = decide.decide(snapshot, name, now)
+        if self._beats is not None:
+            self._beats.settle()
+        now, snapshot = self.wall(), self.cluster.snapshot()
+        track.changes, track.calm_until = self._changes, None
+        todo = _decide(snapshot, name, now)
+        track.is_settled = not todo.stages
         self._record(Turn(self.timeline.time(), name, snapshot, todo))
         if not todo.stages:
             self._turned(name, track, todo, 0)
@@ -206,15 +358,25 @@ class Operator(Process):
     def _turned(self, name: str, track: Track, todo: Plan, count: int) -> None:
         track.is_busy, track.failures = False, 0
         delay = loop.CHECK_SECONDS if count else loop.IDLE_SECONDS
+        if self._beats is not None and not todo.stages:
+            delay = math.inf
         if todo.wake_at is not None:
-            delay = min(delay, max(0.0, todo.wake_at - self.timeline.wall()))
+            delay = min(delay, max(0.0, todo.wake_at - self.wall()))
+        if self._beats is not None and not todo.stages and abs(delay - decide.WAIT_SECONDS) < 0.01:
+            # It looks again and again at what no event tells of. Here everything is told of, but
+            # for a renewal now and then: after a while of this it looks less and less often.
+            track.polls += 1
+            delay = min(MOST_POLL_SECONDS, delay * 2.0 ** max(0, track.polls - 5))
         track.due = self.timeline.after(loop.GATHER_SECONDS if track.is_woken else delay)
         if count:
+            self._changes += 1
             self._wake_tracks(loop.GATHER_SECONDS)
-        self.wake_at(track.due)
+        if not math.isinf(track.due):
+            self.wake_at(track.due)
 
     def _failed(self, name: str, track: Track, error: errors.KubeError) -> None:
         self._report(f"{name or 'unbound'}: turn ended early: {error}")
+        self._trouble_until = self.timeline.time() + loop.LAST_RETRY_SECONDS
         delay = min(
             loop.FIRST_RETRY_SECONDS * 2.0 ** min(track.failures, 10), loop.LAST_RETRY_SECONDS
         )
@@ -251,3 +413,9 @@ class Operator(Process):
     def _restart(self, run: int) -> None:
         if run == self._run and not self.is_running:
             self.start()
+
+
+def _decide(snapshot: Snapshot, name: str, now: float) -> Plan:
+    if name == loop.UNBOUND:
+        return decide.decide_unbound(snapshot, now)
+    return decide.decide(snapshot, name, now)

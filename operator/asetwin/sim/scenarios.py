@@ -118,12 +118,24 @@ def _delete(world: World, what: Sequence[Source]) -> None:
     world.delete_all(*what)
 
 
-def _fail(world: World, what: Sequence[str]) -> None:
+def fail(world: World, what: Sequence[str]) -> None:
+    """Components fail: ``node-a/PSU1``."""
     world.apply(*(failure(one) for one in what))
 
 
-def _repair(world: World, what: Sequence[str]) -> None:
+def repair(world: World, what: Sequence[str]) -> None:
+    """Components that have failed are repaired."""
     world.delete_all(*(failure(one) for one in what))
+
+
+def reboot(world: World, node: str) -> None:
+    """A device node reboots; it does so anew where a reboot of it is still stated."""
+    body = failure(f"{node}/Node")
+    body["metadata"]["name"] = f"{node}-reboot"
+    body["spec"]["action"] = "Reboot"
+    if world.server.find("hardwarefailures", body["metadata"]["name"]) is not None:
+        world.delete_all(body)
+    world.apply(body)
 
 
 def _patch(world: World, what: Json) -> None:
@@ -176,8 +188,8 @@ def _crds(world: World, what: str) -> None:
 VERBS: dict[str, Callable[[World, Any], None]] = {
     "apply": _apply,
     "delete": _delete,
-    "fail": _fail,
-    "repair": _repair,
+    "fail": fail,
+    "repair": repair,
     "patch": _patch,
     "scale": _scale,
     "operator": _operator,

@@ -23,6 +23,7 @@ from asetwin.resources.devices import AseDevice
 from asetwin.sim import bodies, kinds, traces
 from asetwin.sim.agents import Container, PowerAgent
 from asetwin.sim.apiserver import ApiServer, Change
+from asetwin.sim.beats import Beats
 from asetwin.sim.bodies import Json
 from asetwin.sim.clock import Random, Timeline
 from asetwin.sim.controllers import WORKLOADS
@@ -71,6 +72,14 @@ class Options:
     )
     jitter: float = 0.0
     """By which part delays vary; 0 makes every delay what it is by default."""
+    is_traced: bool = True
+    """Whether every turn's steps are kept in words."""
+    is_quiet: bool = False
+    """Leave out what changes nothing: renewals that nobody reads, turns that decide nothing new.
+
+    A turn that the plan has not asked for is left out too, so that a rule which
+    forgets to ask is found out; the real loop turns every ten seconds anyway.
+    """
 
 
 class World:
@@ -81,6 +90,9 @@ class World:
         # What of a loop is left out there is what would do I/O.
         self.timeline = Timeline(Random(seed), jitter=self.options.jitter)  # type: ignore[abstract]
         self.server = ApiServer(self.timeline.wall)
+        self.beats = Beats(self.timeline) if self.options.is_quiet else None
+        if self.beats is not None:
+            self.server.settle = self.beats.settle
         self.shares: dict[str, list[str]] = {}
         """What is on the shares: the lines of each file."""
         self.trace: list[tuple[float, str]] = []
@@ -98,7 +110,10 @@ class World:
             record=self._record,
             report=self._report,
             watch=self._called,
+            beats=self.beats,
         )
+        if self.beats is not None:
+            self.beats.has_ended = self.operator.turn_soon
         self.server.watch(self._changed)
         self.operator.start()
 
@@ -155,7 +170,7 @@ class World:
 
     def run(self, seconds: float) -> None:
         """Let this much time pass."""
-        self.timeline.advance(self.now + seconds, stop=self._look)
+        self.timeline.advance(self.now + seconds, stop=self.look)
 
     def run_until(self, predicate: Callable[[], bool], within: float) -> float:
         """Let time pass until something holds, and say how long it took; raises Stuck."""
@@ -164,7 +179,7 @@ class World:
         def holds() -> bool:
             # Only a write can make a difference to what a predicate may look at.
             nonlocal seen
-            self._look()
+            self.look()
             if self.server.version == seen:
                 return False
             seen = self.server.version
@@ -214,7 +229,7 @@ class World:
         self.scheduler = Scheduler(server, timeline)
         self.kubelets: dict[str, Kubelet] = {}
         self.machines: dict[str, Container] = {}
-        self.agent = PowerAgent(server, timeline, self.machines)
+        self.agent = PowerAgent(server, timeline, self.machines, self.beats)
         """The power agent; not installed until it is started."""
         for name in NAMESPACES:
             server.create("namespaces", {"metadata": {"name": name}})
@@ -258,12 +273,16 @@ class World:
             },
         }
         self.server.create("nodes", body)
-        self.kubelets[name] = Kubelet(self.server, self.timeline, self.lifecycle, name, self.shares)
+        self.kubelets[name] = Kubelet(
+            self.server, self.timeline, self.lifecycle, name, self.shares, self.beats
+        )
         machine = Container(self.timeline, self.kubelets[name])
         machine.is_changed = self.agent.notice
         self.machines[name] = machine
 
     def _record(self, turn: Turn) -> None:
+        if not self.options.is_traced:
+            return
         steps = [traces.describe(step, turn.snapshot) for step in turn.plan.steps]
         if steps:
             self.turns.append((turn.at, turn.device, steps))
@@ -273,7 +292,8 @@ class World:
         self.turns.append((self.now, "operator", [text]))
         self.trace.append((self.now, f"operator: {text}"))
 
-    def _look(self) -> bool:
+    def look(self) -> bool:
+        """Ask the step observers; False, so that it may stand where something may end a run."""
         for observer in self.step_observers:
             observer()
         return False

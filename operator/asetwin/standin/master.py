@@ -25,9 +25,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -39,11 +39,10 @@ from asetwin.kube import client, errors
 from asetwin.model import epochs, journals
 from asetwin.model.epochs import Step
 from asetwin.standin import journal
+from asetwin.standin.settings import RETRIES_PER_LEASE, Settings, SettingsError, read_settings
 
 log = logging.getLogger("asetwin.master")
 
-RETRIES_PER_LEASE = 10
-"""After a request that failed, the next one follows after this part of the lease's duration."""
 HEALTHY_SECONDS = 10.0
 """A loop that has not turned for so long (or three lease durations) hangs."""
 
@@ -54,74 +53,6 @@ class LeaseClient(Protocol):
     async def get(self, path: str) -> dict[str, Any]: ...
     async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]: ...
     async def replace(self, path: str, body: dict[str, Any]) -> dict[str, Any]: ...
-
-
-class SettingsError(ValueError):
-    """The environment does not describe a master; the message names the variable."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the environment says."""
-
-    device: str
-    node: str
-    me: epochs.Identity
-    boot_seconds: float
-    lease_seconds: int
-    port: int
-    journal: str = ""
-
-
-def read_settings(environ: Mapping[str, str]) -> Settings:
-    """The settings; raises SettingsError for what is missing or out of range."""
-    return Settings(
-        device=_text(environ, "ASETWIN_DEVICE"),
-        node=environ.get("ASETWIN_NODE", ""),
-        me=epochs.Identity(
-            pod=_text(environ, "ASETWIN_POD"),
-            uid=environ.get("ASETWIN_POD_UID", ""),
-            epoch=int(_number(environ, "ASETWIN_EPOCH", None, 1, 2**31 - 1, whole=True)),
-        ),
-        boot_seconds=_number(environ, "ASETWIN_BOOT_SECONDS", 0, 0, 86400),
-        lease_seconds=int(
-            _number(
-                environ, "ASETWIN_LEASE_SECONDS", epochs.DEFAULT_LEASE_SECONDS, 1, 3600, whole=True
-            )
-        ),
-        port=int(_number(environ, "ASETWIN_PORT", 8080, 0, 65535, whole=True)),
-        journal=environ.get("ASETWIN_JOURNAL", ""),
-    )
-
-
-def _text(environ: Mapping[str, str], name: str) -> str:
-    text = environ.get(name, "")
-    if not text:
-        raise SettingsError(f"{name} is not set")
-    return text
-
-
-def _number(
-    environ: Mapping[str, str],
-    name: str,
-    default: int | None,
-    least: int,
-    most: int,
-    *,
-    whole: bool = False,
-) -> float:
-    text = environ.get(name, "")
-    if not text and default is not None:
-        return default
-    try:
-        number = int(text) if whole else float(text)
-    except ValueError:
-        number = None
-    # Written so that NaN is out of range too.
-    if number is None or not least <= number <= most:
-        kind = "a whole number" if whole else "a number"
-        raise SettingsError(f"{name} must be {kind} from {least} to {most}, is {text!r}")
-    return number
 
 
 class Master:

@@ -1,0 +1,192 @@
+"""``asetwin fuzz``: random devices and bad hours, a seed each."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from asetwin.cli import common
+
+if TYPE_CHECKING:
+    from asetwin.sim.fuzzing import Finding, Outcome
+
+CHUNK = 20
+COLLECT_EVERY = 5
+"""Seeds that a worker takes at a time."""
+PROFILES = ("all", "hardware", "faults", "people")
+
+
+def command(
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds to play.")] = 200,
+    start: Annotated[int, typer.Option("--from", min=0, help="The first seed.")] = 0,
+    profile: Annotated[
+        str,
+        typer.Option("--profile", help="What may happen: all, hardware, faults or people."),
+    ] = "all",
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Processes; 0: one for each core.")
+    ] = 0,
+    folder: Annotated[
+        Path, typer.Option("--out", help="Where the scenario of a finding is written.")
+    ] = Path(),
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Do not stop at the first finding.")
+    ] = False,
+    output: common.Form = common.Output.TEXT,
+) -> int:
+    """Play random scenarios and look for a broken promise.
+
+    A seed draws a device, workloads, and at least an hour with at least three
+    failures, in which hardware fails, the operator dies, requests fail, watches
+    break and people meddle. Then everything is put right and nothing of it may be
+    left; then one node fails in peace, is evacuated, and comes back. The design's
+    invariants are watched at every step. The same seed does the same everywhere.
+
+    What is found is made as short as it can be and written to a file that
+    'asetwin simulate' replays.
+
+    \b
+    Examples:
+      # A thousand bad hours
+      asetwin fuzz --seeds 1000
+      # One seed again
+      asetwin fuzz --from 4711 --seeds 1
+
+    \b
+    Exit status: 0 nothing found, 1 a promise was broken, 2 bad input.
+    """
+    if profile not in PROFILES:
+        raise common.Problem(f"--profile {profile}: write one of {', '.join(PROFILES)}")
+    if not folder.is_dir():
+        raise common.Problem(f"--out {folder}: there is no such folder")
+    began, total = time.monotonic(), Total()
+    for outcome in run(start, seeds, profile, workers=workers):
+        total.add(outcome)
+        if outcome.finding is not None:
+            path = write(outcome.finding, profile, folder)
+            total.findings.append((outcome.finding, path))
+            if not keep_going:
+                break
+    total.seconds = time.monotonic() - began
+    if output is common.Output.JSON:
+        common.emit_json(total.as_json())
+    else:
+        total.show()
+    return common.FINDINGS if total.findings else common.GOOD
+
+
+def run(start: int, seeds: int, profile: str, *, workers: int) -> "Iterator[Outcome]":
+    """The outcomes in the order of the seeds, whichever process has played them."""
+    import multiprocessing
+
+    count = workers or multiprocessing.cpu_count()
+    chunks = [
+        (profile, list(range(first, min(first + CHUNK, start + seeds))))
+        for first in range(start, start + seeds, CHUNK)
+    ]
+    if count == 1 or len(chunks) == 1:
+        for chunk in chunks:
+            yield from play(chunk)
+        return
+    # Forked where that is possible: a fresh process imports for half a second first.
+    with multiprocessing.Pool(min(count, len(chunks))) as pool:
+        for outcomes in pool.imap(play, chunks):
+            yield from outcomes
+
+
+def play(chunk: tuple[str, list[int]]) -> "list[Outcome]":
+    """Play some seeds."""
+    import gc
+    import logging
+
+    from asetwin.sim import fuzzing
+
+    disabled, was_collecting = logging.root.manager.disable, gc.isenabled()
+    logging.disable(logging.CRITICAL)
+    # Worlds are full of cycles and short-lived; collecting now and then is far cheaper.
+    gc.disable()
+    outcomes = []
+    try:
+        for seed in chunk[1]:
+            outcomes.append(fuzzing.run(seed, fuzzing.Profile(chunk[0])))
+            if seed % COLLECT_EVERY == 0:
+                gc.collect()
+    finally:
+        logging.disable(disabled)
+        if was_collecting:
+            gc.enable()
+    return outcomes
+
+
+def write(finding: "Finding", profile: str, folder: Path) -> Path:
+    """The shortest scenario of a finding, as a file."""
+    import yaml
+
+    path = folder / f"fuzz-{profile}-{finding.seed}.yaml"
+    head = [f"# {line}" for line in finding.objections[:5]]
+    body = yaml.safe_dump(finding.content, sort_keys=False, default_flow_style=None, width=100)
+    path.write_text("\n".join([*head, body]), encoding="utf-8")
+    return path
+
+
+class Total:
+    """All outcomes so far."""
+
+    def __init__(self) -> None:
+        self.seeds = 0
+        self.failures = 0
+        self.device_seconds = 0.0
+        self.coverage = Counter[str]()
+        self.findings: list[tuple[Finding, Path]] = []
+        self.seconds = 0.0
+
+    def add(self, outcome: "Outcome") -> None:
+        """One more seed."""
+        self.seeds += 1
+        self.failures += outcome.failures
+        self.device_seconds += outcome.device_seconds
+        self.coverage.update(outcome.coverage)
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "seeds": self.seeds,
+            "failures": self.failures,
+            "deviceHours": round(self.device_seconds / 3600, 1),
+            "seconds": round(self.seconds, 2),
+            "seedsPerSecond": round(self.seeds / max(self.seconds, 1e-9), 2),
+            "coverage": dict(sorted(self.coverage.items())),
+            "findings": [
+                {"seed": one.seed, "what": one.what, "file": str(path)}
+                | {"objections": one.objections}
+                for one, path in self.findings
+            ],
+        }
+
+    def show(self) -> None:
+        """For people."""
+        console = common.make_console()
+        rows = []
+        for kind in ("device", "node", "failover", "reason"):
+            found = {k: n for k, n in self.coverage.items() if k.startswith(f"{kind} ")}
+            rare = sorted(found.items(), key=lambda one: (one[1], one[0]))[:3]
+            told = ", ".join(f"{name.partition(' ')[2]} ({count})" for name, count in rare)
+            label = "reasons" if kind == "reason" else f"{kind} transitions"
+            rows.append((label, str(len(found)), told))
+        console.print(common.make_table(("REACHED", "KINDS", "RAREST"), rows))
+        console.print(
+            f"\n{self.seeds} seeds, {self.failures} failures, "
+            f"{self.device_seconds / 3600:.0f} hours of device time in {self.seconds:.1f} s: "
+            f"{self.seeds / max(self.seconds, 1e-9):.1f} seeds/s"
+        )
+        if not self.findings:
+            console.print("nothing found", style="bold green")
+        for one, path in self.findings:
+            console.print(f"\nseed {one.seed}: {one.what}", style="bold red")
+            for text in one.objections[:5]:
+                console.print(f"  - {text}", style="red")
+            events = len(one.content["events"])
+            console.print(f"  {events} events show it: asetwin simulate {path}", soft_wrap=True)

@@ -1,0 +1,60 @@
+"""``asetwin fuzz`` through its command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from asetwin.cli import fuzz
+from asetwin.cli.app import app
+from asetwin.sim.fuzzing import Finding, Outcome
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(app, ["fuzz", *map(str, args)])
+
+
+def test_nothing_found_is_good_and_says_what_was_reached() -> None:
+    result = run("--seeds", "2", "--workers", "1", "--profile", "hardware")
+    assert result.exit_code == 0
+    assert "nothing found" in result.stdout
+    assert "node transitions" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def test_json_has_the_rate_and_the_coverage() -> None:
+    result = run("--seeds", "1", "--workers", "1", "--from", "7", "-o", "json")
+    answer = json.loads(result.stdout)
+    assert (answer["seeds"], answer["findings"]) == (1, [])
+    assert answer["seedsPerSecond"] > 0
+    assert any(name.startswith("node ") for name in answer["coverage"])
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--profile", "everything"), "write one of all, hardware, faults, people"),
+        (("--out", "/nowhere"), "there is no such folder"),
+        (("--seeds", "0"), "'--seeds'"),
+    ],
+)
+def test_bad_input_is_refused(args: tuple[str, ...], message: str) -> None:
+    result = run(*args)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_finding_ends_the_run_and_names_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = Finding(4, "OneMaster", ["two of them"], {"events": [], "timing": "Fast"})
+    outcomes = [Outcome(3), Outcome(4, finding=finding), Outcome(5)]
+    monkeypatch.setattr(fuzz, "run", lambda *args, **rest: iter(outcomes))
+    result = run("--out", tmp_path)
+    path = tmp_path / "fuzz-all-4.yaml"
+    assert result.exit_code == 1
+    assert f"0 events show it: asetwin simulate {path}" in result.stdout
+    assert path.read_text() == "# two of them\nevents: []\ntiming: Fast\n"
+    assert "2 seeds" in result.stdout
+    assert "3 seeds" in run("--out", tmp_path, "--keep-going").stdout
