@@ -15,6 +15,7 @@ import asyncio
 import copy
 import random
 import re
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,7 @@ from asetwin.kube.client import Client
 from asetwin.model import failover
 from asetwin.model.placement import boards, preemptions
 from asetwin.model.placement.boards import Board
-from asetwin.resources import core
+from asetwin.resources import core, times
 
 Json = dict[str, Any]
 
@@ -41,8 +42,8 @@ TAINTS = (
     {"key": "busy", "effect": "PreferNoSchedule", "value": ""},
 )
 CORDON = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule", "value": ""}
-PRIORITIES = {f"oracle-{number}": number for number in range(1, 10)}
-NEVER = "oracle-never"
+PRIORITIES = {f"oracle-{number}": number for number in range(1, 13)}
+NEVER, NEVER_VALUE = "oracle-never", 20
 GPU = "nvidia.com/gpu"
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 SIDE_BY_SIDE = 24
@@ -97,18 +98,20 @@ class Maker:
     def make(self) -> Case:
         rng = self.rng
         case = Case(self.number, [self._node(name) for name in self.names], [], [])
-        ranks = rng.sample(sorted(PRIORITIES), 6)
+        # No two alike in a case: among equals the scheduler takes whom it looks at last.
+        low, high = ["oracle-1", "oracle-2", "oracle-3"], sorted(PRIORITIES)
+        high = rng.sample([one for one in high if one not in low], 8)
         for index in range(rng.randint(0, 5)):
-            pod = self._pod(
-                f"before-{index}", case, rank=ranks[index] if rng.random() < 0.6 else ""
-            )
+            pod = self._pod(f"before-{index}", case, rank=high[index])
             pod["spec"]["nodeName"] = rng.choice(self.names)
             pod["spec"].pop("schedulingGates", None)
+            # Or the controller that acts on such taints would delete it.
+            pod["spec"]["tolerations"].append({"operator": "Exists", "effect": "NoExecute"})
             case.before.append(pod)
         for index in range(rng.randint(1, 3)):
-            rank = ""
-            if rng.random() < 0.25:
-                rank = rng.choice(("oracle-9", "oracle-5", NEVER))
+            rank = low[index]
+            if rng.random() < 0.3:
+                rank = NEVER if index == 0 and rng.random() < 0.4 else high[5 + index]
             case.pods.append(self._pod(f"pod-{index}", case, rank=rank))
         return case
 
@@ -177,8 +180,7 @@ class Maker:
             spec["resources"] = {"requests": {"cpu": "3", "memory": "3Gi"}}
         if rng.random() < 0.01:
             spec["schedulingGates"] = [{"name": "oracle.asetwin.dev/gate"}]
-        if rank:
-            spec["priorityClassName"] = rank
+        spec["priorityClassName"] = rank
         space = SPACES[0] if rng.random() < 0.8 else SPACES[1]
         pod = {
             "apiVersion": "v1",
@@ -358,12 +360,14 @@ class Scene:
     bound: list[core.Pod]
     tied: dict[tuple[str, str], core.Volume]
     namespaces: dict[str, core.Namespace]
+    foreign: list[core.Pod] = field(default_factory=list)
+    """Pods of DaemonSets that run everywhere, on these Nodes too."""
     disagreement: Disagreement | None = None
 
     def answer(self, pod: core.Pod) -> Answer:
         """Our answer."""
         by_node: dict[str, list[core.Pod]] = {}
-        for one in self.bound:
+        for one in (*self.bound, *self.foreign):
             by_node.setdefault(one.node, []).append(one)
         board = Board.of(self.nodes, by_node, namespaces=self.namespaces, tied=self.tied)
         found = {node.name: board.misfits(pod, node.name) for node in self.nodes}
@@ -444,7 +448,7 @@ class Runner:
                     break
                 # One of a run before this one is still on its way out.
                 await asyncio.sleep(1)
-        for name, value in {**PRIORITIES, NEVER: 5}.items():
+        for name, value in {**PRIORITIES, NEVER: NEVER_VALUE}.items():
             body = {"kind": "PriorityClass", "metadata": {"name": name, "labels": labels}}
             body |= {"value": value}
             if name == NEVER:
@@ -464,7 +468,15 @@ class Runner:
         scenes: list[Scene] = []
         batch = list(cases)
         try:
-            scenes = list(await self._all(self._set_up(case) for case in batch))
+            made = await self._all(self._nodes(case) for case in batch)
+            foreign = await self._wait_for_daemons([node.name for nodes in made for node in nodes])
+            scenes = list(
+                await self._all(
+                    self._set_up(case, nodes) for case, nodes in zip(batch, made, strict=True)
+                )
+            )
+            for scene in scenes:
+                scene.foreign = [one for node in scene.nodes for one in foreign.get(node.name, ())]
             await asyncio.sleep(SETTLE_SECONDS)
             for wave in range(max(len(case.pods) for case in batch)):
                 playing = [
@@ -473,17 +485,57 @@ class Runner:
                 await self._wave(playing, wave)
         finally:
             await self._all(self._clear(case) for case in batch)
+            left = [pod for scene in scenes for pod in scene.foreign]
+            await self._all(
+                self._delete(client.collection("v1", "pods", pod.namespace), pod.name)
+                for pod in left
+            )
         return [one.disagreement for one in scenes if one.disagreement is not None]
 
-    async def _set_up(self, case: Case) -> Scene:
+    async def _nodes(self, case: Case) -> list[core.Node]:
         nodes = []
         for body in case.nodes:
-            made = await self._create("v1", "nodes", body)
+            # The node controller remembers a name of an earlier run: without a heartbeat that it
+            # has not seen yet the Node would be unreachable at once.
+            alive = copy.deepcopy(body)
+            alive["status"]["conditions"][0]["lastHeartbeatTime"] = times.render(time.time())
+            made = await self._create("v1", "nodes", alive)
             # Admission adds a taint of its own to a new Node.
             patch = {"spec": {"taints": body["spec"]["taints"]}}
             path = f"{client.collection('v1', 'nodes')}/{body['metadata']['name']}"
             made = await self.api.patch(path, patch) if made else made
             nodes.append(core.Node.read(made))
+        return nodes
+
+    async def _wait_for_daemons(self, nodes: list[str]) -> dict[str, list[core.Pod]]:
+        """The pods of DaemonSets that select any Node and tolerate any taint, once all are bound.
+
+        They come before ours: later, they would drive ours out.
+        """
+        answer = await self.api.get(client.collection("apps/v1", "daemonsets"))
+        count = 0
+        for one in answer.get("items") or ():
+            spec = one["spec"]["template"]["spec"]
+            is_everywhere = any(
+                one.get("operator") == "Exists" and not one.get("key") and not one.get("effect")
+                for one in spec.get("tolerations") or ()
+            )
+            is_picky = spec.get("nodeSelector") or spec.get("affinity")
+            count += is_everywhere and not is_picky
+        found: dict[str, list[core.Pod]] = {}
+        for _ in range(GONE_SECONDS * 2):
+            if sum(map(len, found.values())) >= count * len(nodes):
+                break
+            await asyncio.sleep(0.5)
+            answer = await self.api.get(client.collection("v1", "pods", "kube-system"))
+            found = {name: [] for name in nodes}
+            for body in answer.get("items") or ():
+                pod = core.Pod.read(body)
+                if pod.node in found:
+                    found[pod.node].append(pod)
+        return found
+
+    async def _set_up(self, case: Case, nodes: list[core.Node]) -> Scene:
         tied = {}
         for claim, volume in zip(case.claims, case.volumes, strict=True):
             made = await self._create("v1", "persistentvolumeclaims", claim)
@@ -622,7 +674,6 @@ def _smaller(case: Case) -> Iterator[Case]:
         "initContainers",
         "resources",
         "nodeSelector",
-        "priorityClassName",
         "volumes",
     )
     for part in ("before", "pods"):

@@ -95,11 +95,14 @@ def _lifted_for(facts: Facts) -> str:
 
     Lifted from the detection of a loss until its node is back and the pods are
     shared out again: until then one node carries what the reserve forbids. Also
-    while pods move from a failed GPU, or the quota would count them twice.
+    while pods move from a failed GPU or off a node that is too full, or the
+    quota would count them twice.
     """
     if facts.record is not None and not facts.record.is_shared_out:
         return facts.record.id
-    return facts.lost_gpus.move.id if facts.lost_gpus.move is not None else ""
+    if facts.lost_gpus.move is not None:
+        return facts.lost_gpus.move.id
+    return facts.even.lifted_for
 
 
 def _act(draft: Draft, facts: Facts, moves: master.Verdict, limits: reserve.Verdict) -> None:

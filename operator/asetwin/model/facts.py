@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from asetwin.model import (
+    evening,
     failover,
     gpus,
     nodes,
@@ -41,7 +42,8 @@ class Facts:
     record: Failover | None
     closed: FailoverRecord | None
     back: rebalance.Verdict | None
-    """What a return asks for; None where none is under way."""
+    """What a return, or a node that is too full, asks for; None where neither does."""
+    even: evening.Verdict
     lost_gpus: gpus.Verdict
     workload: set[str]
     weighed: reserve.Balance
@@ -57,7 +59,8 @@ class Facts:
     def is_reserve_lifted(self) -> bool:
         """Whether nothing is limited: one node carries all, or pods are counted twice."""
         is_failing_over = self.record is not None and not self.record.is_shared_out
-        return is_failing_over or self.lost_gpus.move is not None
+        is_moving = self.lost_gpus.move is not None or bool(self.even.lifted_for)
+        return is_failing_over or is_moving
 
     @property
     def is_paused(self) -> bool:
@@ -108,6 +111,9 @@ def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float)
         pair = failover.to_start(views)
         if pair is not None:
             record = failover.start(*pair, pods, now)
+    even = evening.rule(
+        device, views, pods, snapshot, is_free=_is_regular(record, votes) and may_move, now=now
+    )
     return Facts(
         device=device,
         snapshot=snapshot,
@@ -118,7 +124,8 @@ def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float)
         lost_disks=lost_disks,
         record=record,
         closed=closed,
-        back=back,
+        back=back or even.back,
+        even=even,
         lost_gpus=gpus.rule(
             device, views, pods, is_free=record is None and not lost_disks, now=now
         ),
@@ -126,6 +133,10 @@ def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float)
         weighed=reserve.balance(device, views, snapshot, workload, now),
         if_lost=readiness.judge(device, views, pods, snapshot, votes),
     )
+
+
+def _is_regular(record: Failover | None, votes: Votes) -> bool:
+    return record is None and quorum.is_reached(votes)
 
 
 def _heartbeat(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from asetwin import constants
 from asetwin.model import (
+    evening,
     failover,
     failures,
     gpus,
@@ -118,6 +119,7 @@ def device_status(
         master=device.status.master if facts.is_paused else moves.status,
         reserve=reserve.status(device, facts.weighed),
         failover=record,
+        rebalance=facts.even.memory,
         gpu_move=facts.lost_gpus.move,
         history=history,
         conditions=conditions.result(),
@@ -199,6 +201,8 @@ def _set_reserve(conditions: Conditions, facts: Facts, limits: reserve.Verdict) 
         text = "lifted while pods move to another GPU"
         if facts.record is not None:
             text = f"lifted for failover {facts.record.id}"
+        elif facts.even.lifted_for:
+            text = "lifted while pods move off the fuller node"
         conditions.set("ReserveKept", None, Reason.LIFTED, text)
     elif excess:
         text = reserve.excess_message(facts.weighed)
@@ -261,6 +265,10 @@ def _set_rebalanced(
         told: Rebalance | RebalanceRecord | None = record.rebalance
         if told is not None and told.outcome is None:
             conditions.set("Rebalanced", False, Reason.REBALANCING, told.message)
+    elif facts.even.memory is not None:
+        told = facts.even.memory
+        if told.outcome is None:
+            conditions.set("Rebalanced", False, Reason.REBALANCING, told.message)
     else:
         told = history[0].rebalance if history else None
     if told is None or told.outcome is None:
@@ -314,6 +322,7 @@ def _ase_node_status(view: View, facts: Facts) -> AseNodeStatus:
     worker, verdict = view.member.worker, facts.if_lost[view.name]
     ase_node = view.member.ase_node
     told = Conditions(ase_node.status.conditions, ase_node.metadata.generation, facts.now)
+    _set_share_kept(told, view, facts)
     _set_failover_ready(told, verdict)
     return AseNodeStatus(
         observed_generation=view.member.ase_node.metadata.generation,
@@ -328,6 +337,21 @@ def _ase_node_status(view: View, facts: Facts) -> AseNodeStatus:
         if_lost=verdict.loss,
         conditions=(*view.conditions, *told.result()),
     )
+
+
+def _set_share_kept(conditions: Conditions, view: View, facts: Facts) -> None:
+    """Whether one node carries no more than its share, so that the other one can take all of it."""
+    percent = facts.device.spec.reserve.percent
+    if facts.record is not None:
+        text = f"one node carries what both carried: failover {facts.record.id}"
+        conditions.set("ReserveKept", None, Reason.LIFTED, text)
+        return
+    text = evening.excess(view, facts.pods, percent)
+    if text:
+        conditions.set("ReserveKept", False, Reason.OVER_RESERVE, text)
+    else:
+        text = f"requests are within {percent} % of the node"
+        conditions.set("ReserveKept", True, Reason.WITHIN_RESERVE, text)
 
 
 def _node_rows(view: View, facts: Facts) -> tuple[ReserveRow, ...]:

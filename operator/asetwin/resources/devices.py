@@ -46,6 +46,7 @@ class Reserve(Wire):
     """How much of the device workloads may request (design 4.8)."""
 
     percent: int = 50
+    rebalance: bool = False
     namespace_selector: LabelSelector | None = None
     excluded_namespaces: tuple[str, ...] = ()
 
@@ -367,6 +368,7 @@ class AseDeviceStatus(Wire):
     master: MasterStatus | None = None
     reserve: ReserveStatus | None = None
     failover: Failover | None = None
+    rebalance: Rebalance | None = None
     gpu_move: GpuMove | None = None
     history: tuple[FailoverRecord, ...] = ()
     conditions: tuple[Condition, ...] = ()
