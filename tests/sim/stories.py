@@ -55,7 +55,8 @@ def fail_and_repair(world: World) -> None:
     world.delete_all(FAILURE)
     # The way back is part of it: pods are evicted one by one, as their budget allows.
     world.run_until(lambda: is_calm(world), within=60)
-    world.run(3)
+    # Longer than an operator that was killed takes to come back.
+    world.run(6)
 
 
 def fail_and_delete_the_device(world: World) -> None:

@@ -260,6 +260,7 @@ def test_a_machine_that_is_off_by_our_hand_runs_again_when_nobody_claims_it_any_
     if gone[0] == "AseDevice":
         world.run_until(lambda: not world.server.listed("asedevices"), within=20)
         assert power_of(world)["desired"] == "On"
+    world.run(1)
 
 
 def test_a_device_goes_only_when_its_machines_run_again_and_waits_for_no_silent_agent() -> None:
@@ -276,6 +277,7 @@ def test_a_device_goes_only_when_its_machines_run_again_and_waits_for_no_silent_
     # It finds out when it is back.
     world.agent.start()
     world.run_until(lambda: world.machines[A].is_running, within=5)
+    world.run(1)
 
 
 def test_what_a_person_has_stopped_stays_so_when_the_device_goes() -> None:
@@ -297,6 +299,7 @@ def test_a_fence_once_begun_is_finished_whatever_the_kubelet_says_meanwhile() ->
     world.run_until(lambda: not world.machines[A].is_running, within=30)
     world.run_until(lambda: bool(world.device().status.failover), within=2)
     world.run_until(lambda: stories.is_calm(world), within=120)
+    world.run(1)
     assert {bodies_of(one)[0] for one in world.pods("shop")} != before
     assert world.device().status.history[0].from_node == "node-a"
     assert world.machines[A].is_running
@@ -317,3 +320,4 @@ def test_an_operator_that_comes_back_to_a_machine_that_is_off_believes_its_agent
     assert settled["reason"] == "PowerAsDesired"
     world.delete("HardwareFailure", "f")
     world.run_until(lambda: stories.is_calm(world), within=120)
+    world.run(1)

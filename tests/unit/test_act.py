@@ -529,6 +529,17 @@ async def test_a_pod_that_is_gone_or_another_one_is_forgotten(error: str) -> Non
     assert cluster.snapshot().pods == ()
 
 
+async def test_a_pod_that_is_still_there_after_a_conflict_is_not_taken_for_gone() -> None:
+    # Found by seed 1139: the next master was created beside one that was taken for deleted.
+    cluster = Cluster()
+    there = stored("web-1", 5, namespace="shop", metadata={"uid": "u1"})
+    cluster.apply("pods", there)
+    api = FakeApi({CALLS["pod"]: ERRORS["conflict"], ("get", CALLS["pod"][1]): there})
+    with pytest.raises(errors.Conflict):
+        await act(api, "pod", cluster=cluster)
+    assert [one.name for one in cluster.snapshot().pods] == ["web-1"]
+
+
 async def test_what_can_never_pass_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         await act(FakeApi({CALLS["quota"]: ERRORS["forbidden"]}), "quota")

@@ -192,12 +192,23 @@ class Executor:
             logger.warning("eviction of %s/%s failed: %s", step.namespace, step.name, error)
         return False, "refused"
 
+    async def _is_another(self, step: plan.DeletePod) -> bool:
+        """Whether the pod of that name, if there is one, is not the one that was meant."""
+        try:
+            found = await self._api.get(_path(step))
+        except errors.NotFound:
+            return True
+        return bool((found.get("metadata") or {}).get("uid") != step.uid)
+
     async def _is_done(self, step: Step, error: errors.KubeError) -> bool:
         """Whether an error only says that the goal is reached; brings our view up to date."""
         match step:
             case plan.DeletePod():
-                # Gone, or replaced by another pod of that name: either way this one is no more.
-                is_gone = isinstance(error, errors.NotFound | errors.Conflict)
+                is_gone = isinstance(error, errors.NotFound)
+                if isinstance(error, errors.Conflict):
+                    # Mostly another pod has its name now. But not every 409 says so, and a pod that
+                    # is taken for gone while it runs could be a master beside the next one.
+                    is_gone = await self._is_another(step)
                 if is_gone:
                     self._cluster.forget("pods", step.uid)
                 return is_gone

@@ -257,5 +257,5 @@ class Draft:
         if soonest is not None:
             # Decisions are made in whole milliseconds. Asked a hair before the moment, a rule
             # would find nothing due and ask for the same moment again, at once and for ever.
-            soonest = math.ceil(soonest * 1000 - 1e-3) / 1000
+            soonest = math.ceil(soonest * 1000) / 1000
         return Plan(tuple(tuple(one) for one in self.stages), soonest)

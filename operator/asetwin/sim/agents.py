@@ -87,6 +87,7 @@ class Container:
     def restart(self) -> None:
         """It died and came back in no time; its kubelet lets hardly a renewal slip."""
         self._run += 1
+        self.machine, self.network = Machine.RUNNING, Network.OPEN
         self.finished_at = self.started_at = self.timeline.host()
         self.kubelet.power_off()
         self.kubelet.power_on()
@@ -102,7 +103,8 @@ class Container:
 
     def silence(self) -> None:
         """Only the kubelet hangs: containers go on, and the engine sees nothing of it."""
-        self.kubelet.silence(is_cut_off=False)
+        if self.is_running:
+            self.kubelet.silence(is_cut_off=False)
 
     def cut(self) -> None:
         """Its network is gone; it runs on."""

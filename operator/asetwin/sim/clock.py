@@ -22,7 +22,7 @@ __all__ = ["START", "Process", "Random", "Timeline"]
 START = 1767225600.0
 """Where the simulated wall clock begins: 2026-01-01T00:00:00Z."""
 
-MOST_AT_ONCE = 100_000
+MOST_AT_ONCE = 20_000
 """So many callbacks at one moment are a loop that waits for itself."""
 
 T = TypeVar("T")

@@ -7,6 +7,7 @@ nothing had happened; then one node fails with nobody in the way, must be
 evacuated, and come back.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -318,8 +319,11 @@ def run(seed: int, profile: Profile = Profile.ALL, *, shrinks: bool = True) -> O
 
 
 def _kind(result: plays.Result) -> str:
-    """What two runs must have in common to show the same."""
-    return result.violation or "expectation"
+    """What two runs must have in common to show the same: the promise, or what was not so."""
+    if result.violation:
+        return result.violation
+    said = re.sub(r"expect\[\d+\]: (at \S+ s )?", "", result.objections[0])
+    return re.sub(r"\d+(\.\d+)?|-[a-z0-9]{5}(?= )", "N", said)[:60]
 
 
 def shrink(content: Json, what: str) -> Json:

@@ -199,7 +199,10 @@ class FencedPods(Invariant):
             may_assume = any(one["spec"].get("fencing") == "BestEffort" for one in devices)
             is_heard = kubelet.is_on and not kubelet.is_silent
             return may_assume and not is_heard and not agent.is_running
-        return not agent.is_installed or not self.world.machines[node].is_running
+        # A machine that somebody starts runs no pods before its kubelet is up; the agent has seen
+        # it long before that, and whoever trusts the agent until then does no harm.
+        stands_still = not self.world.machines[node].is_running or not kubelet.is_on
+        return not agent.is_installed or stands_still
 
     def _is_told_off(self, node: str) -> bool:
         return any(

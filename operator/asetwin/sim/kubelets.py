@@ -145,7 +145,7 @@ class Kubelet(Process):
 
     def power_on(self) -> None:
         """Containers start anew, under the same pods."""
-        self.is_on = True
+        self.is_on, self.is_silent = True, False
         self._heart.wake()
         set_node_ready(self._server, self.node, "True", "KubeletReady")
         self._lifecycle.heard(self.node)

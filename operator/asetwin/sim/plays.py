@@ -173,6 +173,10 @@ class Play:
             name, _, _ = str(violation).partition(" at ")
             self.result.violation = name
             self.result.objections.append(f"a promise was broken: {violation}")
+        except Exception as error:
+            # The rules of the operator run in here: whatever they raise is a finding, too.
+            self.result.violation = type(error).__name__
+            self.result.objections.append(f"it broke down at {self.world.now:.3f} s: {error!r}")
         self.result.rows = self.timeline.rows
         self.result.outages = self.serving.outages()
         self.result.failovers = [self._failover(one) for one in self._failovers()]

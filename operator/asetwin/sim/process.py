@@ -120,6 +120,7 @@ class Operator(Process):
         """A new process; ``crash_after`` so many writes it dies and is started again."""
         self._run += 1
         self.is_running = True
+        self._resync_at = math.inf
         self._started_at = self.timeline.time()
         self.cluster = Cluster(self._hears_at)
         self.wire = Wire(self._server, ACTOR, watch=self._watch)
