@@ -1,0 +1,136 @@
+"""The same scenario file in simulation and on kind: the same story, told in the same order.
+
+What is compared are the Events of each object, by family: how far a failover
+is, where the master goes, the states of the device and of its nodes, power.
+Between families and objects the order is a matter of milliseconds.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from asetwin.sim import files, plays
+from asetwin.sim.clock import START
+from e2e import engine
+from e2e.test_device import bring_master_to
+from e2e.twin import DEVICE, NODE_A, NODE_B, Json, Twin
+from e2e.workloads import deployment, places
+
+FOLDER = Path(__file__).parent / "scenarios"
+FILES = sorted(FOLDER.glob("*.yaml"))
+REPLICAS = 6
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "failover": ("NodeLost", "NodeFenced", "PodsRemoved", "NodeReturned"),
+    "recovery": ("PodsReady", "FailedOver"),
+    "master": ("MasterMoving", "MasterServing"),
+    "device": ("DeviceOnline", "DeviceNeedsAttention", "DeviceOffline"),
+    "node": ("NodeDown", "NodeIsolated", "NodeRebooting", "NodeReturning", "NodeUp"),
+    "hardware": ("ComponentFailed", "ComponentRepaired"),
+    "power": ("PowerOn", "PowerOff", "PowerIsolated"),
+}
+"""What is told in one turn has one moment: then it counts in this order."""
+
+Story = dict[str, list[str]]
+
+
+def story(events: Iterable[Json], since: float) -> Story:
+    """The reasons per object and family, in order, from a moment on."""
+    told: dict[str, list[tuple[str, int, str]]] = defaultdict(list)
+    for one in events:
+        about, reason = one["involvedObject"], one["reason"]
+        moment = str(one.get("eventTime") or "")
+        if about.get("kind") not in ("AseDevice", "AseNode", "PinnedWorker") or not moment:
+            continue
+        if datetime.fromisoformat(moment).timestamp() < since:
+            continue
+        for family, reasons in FAMILIES.items():
+            if reason in reasons:
+                row = (moment, reasons.index(reason), reason)
+                told[f"{about['name']} {family}"].append(row)
+    return {key: [reason for _, _, reason in sorted(rows)] for key, rows in told.items()}
+
+
+def simulated(path: Path) -> Story:
+    """What the simulation tells of a scenario, from when its device is in service."""
+    play = plays.Play(files.read(path))
+    result = play.run()
+    assert result.passed, result.objections
+    return story(play.world.server.listed("events"), START + play.timeline.zero + 1)
+
+
+def happen(twin: Twin, event: files.Event) -> None:
+    """Do on kind what an event of a scenario says."""
+    (verb,) = event.verbs()
+    given = getattr(event, verb)
+    if verb == "fail":
+        for one in given:
+            node, _, component = one.partition("/")
+            twin.fail(node, component)
+    elif verb == "reboot":
+        for node in given:
+            twin.fail(node, "Node", action="Reboot")
+    elif verb == "repair":
+        for one in twin.all("HardwareFailure"):
+            if "all" in given or one["spec"]["node"] in given:
+                twin.delete("HardwareFailure", one["metadata"]["name"])
+    elif verb == "witness":
+        patch = f'{{"spec":{{"witness":{{"online":{str(given == "online").lower()}}}}}}}'
+        twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", patch)
+    elif verb in ("stop", "start", "pause"):
+        command = {"stop": "kill"}.get(verb, verb)
+        engine.docker(command, twin.nodes[given])
+    else:
+        raise AssertionError(f"{verb} is not played on kind")
+
+
+def is_settled(twin: Twin) -> bool:
+    """Whether what the last event has begun has come as far as it will without another."""
+    status = twin.status()
+    phase = str((status.get("failover") or {}).get("phase", "Recovered"))
+    settled = [twin.condition("PinnedWorker", one, "PowerSettled") for one in WORKERS]
+    return phase.startswith("Recovered") and all(one.get("status") == "True" for one in settled)
+
+
+WORKERS = ("worker-a", "worker-b")
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_kind_and_simulation_tell_the_same_story(twin: Twin, path: Path) -> None:
+    expected = simulated(path)
+    bring_master_to(twin, NODE_A)
+    twin.apply(deployment(twin, "web", REPLICAS))
+    spread = [NODE_A] * (REPLICAS // 2) + [NODE_B] * (REPLICAS // 2)
+    twin.wait("pods on both nodes", lambda: places(twin, "web") == spread, within=60)
+    twin.wait_steady()
+    since = time.time()
+    before = 0.0
+    try:
+        for event in files.read(path).content.events:
+            # A scenario leaves so much time because it wants the last event to be over by then.
+            if event.at - before > 10:
+                time.sleep(2)
+                twin.wait("the last event to be over", lambda: is_settled(twin), within=90)
+            else:
+                time.sleep(min(2.0, event.at - before))
+            before = event.at
+            happen(twin, event)
+        if event.verbs() in (["pause"], ["reboot"]):
+            twin.wait("its failover", lambda: "failover" in twin.status(), within=60)
+        twin.wait_steady(within=150)
+        told = twin.wait(
+            "the same story",
+            lambda: story(twin.all("Event", "default"), since) if _is_told(twin) else None,
+        )
+    finally:
+        engine.make_right(twin)
+    assert told == expected
+
+
+def _is_told(twin: Twin) -> bool:
+    """Events follow the statuses; the last of a return is that the reserve is kept again."""
+    return twin.condition("AseDevice", DEVICE, "ReserveKept").get("status") == "True"
