@@ -47,6 +47,7 @@ def picture(twin: Twin) -> Json:
         "volumes": volumes,
         "machines": [engine.is_running(node) for node in twin.nodes.values()],
         "places": places(twin, "web"),
+        "pods": len(uids(twin, "web")),
     }
 
 
