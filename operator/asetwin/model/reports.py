@@ -7,7 +7,18 @@ facts as the conditions, in one place, at the end of a turn.
 from collections.abc import Sequence
 
 from asetwin import constants
-from asetwin.model import failover, failures, gpus, master, nodes, power, quorum, reserve, shares
+from asetwin.model import (
+    failover,
+    failures,
+    gpus,
+    leaves,
+    master,
+    nodes,
+    power,
+    quorum,
+    reserve,
+    shares,
+)
 from asetwin.model.conditions import Conditions, merge_patch
 from asetwin.model.facts import Facts
 from asetwin.model.nodes import View
@@ -38,12 +49,20 @@ from asetwin.resources.devices import (
     Resource,
     Wire,
 )
+from asetwin.resources.updates import (
+    DeviceUpdate,
+    DeviceUpdateStatus,
+    Stage,
+    UpdatePhase,
+    UpdateType,
+)
 
 PLURALS: dict[type[Resource], str] = {
     AseDevice: "asedevices",
     AseNode: "asenodes",
     PinnedWorker: "pinnedworkers",
     HardwareFailure: "hardwarefailures",
+    DeviceUpdate: "deviceupdates",
 }
 
 
@@ -57,9 +76,9 @@ def write(resource: Resource, status: Wire) -> Written:
     patch = merge_patch(before.wire(), status.wire())
     if not patch:
         return []
-    # NB: compare-and-set for the AseDevice alone, which two operators must not both advance;
-    # a PinnedWorker's status has another writer, and its fields are disjoint from ours.
-    is_memory = isinstance(resource, AseDevice)
+    # NB: compare-and-set only for what two operators must not both advance; a PinnedWorker's
+    # status has another writer, and its fields are disjoint from ours.
+    is_memory = isinstance(resource, AseDevice | DeviceUpdate)
     version = resource.metadata.resource_version if is_memory else None
     step = WriteStatus(PLURALS[type(resource)], resource.name, patch, version)
     return [(step, (resource, status))]
@@ -182,6 +201,8 @@ def _set_reserve(conditions: Conditions, facts: Facts, limits: reserve.Verdict) 
         text = "lifted while pods move to another GPU"
         if facts.record is not None:
             text = f"lifted for failover {facts.record.id}"
+            if facts.record.update is not None:
+                text = f"lifted for update {facts.record.update}"
         conditions.set("ReserveKept", None, Reason.LIFTED, text)
     elif excess:
         text = reserve.excess_message(facts.weighed)
@@ -209,6 +230,10 @@ def _set_master(conditions: Conditions, facts: Facts, moves: master.Verdict) -> 
 def _set_failover(conditions: Conditions, record: Failover | None) -> None:
     if record is None:
         conditions.set("FailedOver", False, Reason.NO_FAILOVER, "both nodes carry their own")
+        return
+    if record.update is not None:
+        text = f"{record.from_node} has left for update {record.update}"
+        conditions.set("FailedOver", False, Reason.PLANNED_LEAVE, text)
         return
     reason = {
         FailoverPhase.RECOVERED: Reason.RECOVERED,
@@ -270,6 +295,9 @@ def member_statuses(facts: Facts, found: References) -> Written:
         written += write(view.member.ase_node, _ase_node_status(view, facts))
         worker_status = nodes.worker_status(view, now)
         if view.member.worker is not None and worker_status is not None:
+            brought = _brought(view, facts, UpdateType.KUBERNETES)
+            if brought is not None:
+                worker_status = worker_status.model_copy(update={"version": brought})
             written += write(view.member.worker, worker_status)
         for one in view.member.failures:
             written += write(one, _failure_status(one, view, facts))
@@ -295,11 +323,38 @@ def _ase_node_status(view: View, facts: Facts) -> AseNodeStatus:
         summary=view.summary,
         worker=worker.name if worker else None,
         node_name=worker.spec.node_name if worker else None,
+        version=_brought(view, facts, UpdateType.DEVICE_SOFTWARE)
+        or view.member.ase_node.status.version,
         failed_components=view.verdict.failed,
         booted_at=view.record.booted_at,
         recent_failures=view.record.failures,
         resources=_node_rows(view, facts),
         conditions=view.conditions,
+    )
+
+
+def _brought(view: View, facts: Facts, kind: UpdateType) -> str | None:
+    """The version that the update of this kind has brought to a node; None where none has."""
+    update = leaves.active(facts.device.name, facts.snapshot)
+    progress = update.status.node(view.name) if update is not None else None
+    if update is None or progress is None or update.spec.type is not kind:
+        return None
+    is_done = progress.stage in (Stage.RETURNING, Stage.UPDATED)
+    return update.version if is_done else None
+
+
+def refused_update(one: DeviceUpdate, answer: Answer, now: float) -> DeviceUpdateStatus:
+    conditions = Conditions(one.status.conditions, one.metadata.generation, now)
+    conditions.set("Accepted", False, answer.reason, answer.message)
+    return one.status.model_copy(
+        update={
+            "observed_generation": one.metadata.generation,
+            "phase": UpdatePhase.REJECTED,
+            "summary": answer.message,
+            "waiting_for": None,
+            "stage": None,
+            "conditions": conditions.result(),
+        }
     )
 
 

@@ -78,6 +78,7 @@ class Reason(StrEnum):
     BALANCED = "Balanced"
     REBALANCE_BLOCKED = "RebalanceBlocked"
     REBALANCE_INTERRUPTED = "RebalanceInterrupted"
+    PLANNED_LEAVE = "PlannedLeave"
     PAUSED = "Paused"
     ACTIVE = "Active"
 
@@ -101,6 +102,15 @@ class Reason(StrEnum):
     POWER_PENDING = "PowerPending"
     WAITING_FOR_PROOF = "WaitingForProof"
     POWER_CONTRADICTED = "PowerContradicted"
+
+    # DeviceUpdate; UPDATING also says why an AseNode is away.
+    UPDATING = "Updating"
+    QUEUED = "Queued"
+    NOT_HEALTHY = "NotHealthy"
+    FAILOVER_NOT_READY = "FailoverNotReady"
+    DRAIN_BLOCKED = "DrainBlocked"
+    DRAIN_TIMED_OUT = "DrainTimedOut"
+    UPDATED = "Updated"
 
     # HardwareFailure.
     INJECTED = "Injected"

@@ -197,6 +197,7 @@ class Pod:
     claims: tuple[str, ...] = ()
     """The PersistentVolumeClaims that it mounts, by name."""
     demands: Demands = field(default_factory=Demands)
+    finalizers: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -238,6 +239,7 @@ class Pod:
             unschedulable=scheduled.get("message", "") if is_stuck else "",
             claims=_claims(meta, spec),
             demands=Demands.read(spec),
+            finalizers=tuple(meta.get("finalizers") or ()),
         )
 
 
