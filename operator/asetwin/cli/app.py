@@ -19,6 +19,7 @@ from asetwin.cli import (
     repair,
     status,
     timeline,
+    update,
     version,
 )
 
@@ -37,6 +38,8 @@ Examples:
   asetwin fail node-a PSU2
   # Watch it, in seconds since the detection
   asetwin timeline --follow
+  # Both nodes are updated in turn
+  asetwin update ase --type DeviceSoftware --version 3.3.2604
   # Repair whatever is broken
   asetwin repair --all
 
@@ -79,5 +82,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for verb in (status, fail, repair, timeline, operator, power_agent, master, version):
+for verb in (status, fail, repair, update, timeline, operator, power_agent, master, version):
     app.command(verb.__name__.rpartition(".")[2].replace("_", "-"))(verb.command)
