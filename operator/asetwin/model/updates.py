@@ -471,7 +471,8 @@ def _phase(turn: _Turn, stage: Stage) -> UpdatePhase:
         return UpdatePhase.SUCCEEDED if is_good else UpdatePhase.FAILED
     if turn.obstacle is not None and turn.obstacle[0] is Reason.PAUSED:
         return UpdatePhase.PAUSED
-    is_waiting = turn.obstacle is not None and stage is Stage.PENDING
+    has_begun = bool(turn.nodes) and stage is not Stage.PENDING
+    is_waiting = turn.obstacle is not None and not has_begun
     return UpdatePhase.WAITING if is_waiting else UpdatePhase.RUNNING
 
 
