@@ -72,7 +72,7 @@ def start_client(twin: Twin) -> None:
     (container,) = spec["containers"]
     pod: Json = {
         "kind": "Pod",
-        "metadata": {"name": NAME, "namespace": twin.namespace},
+        "metadata": {"name": NAME, "namespace": twin.namespace, "labels": {"app": NAME}},
         "spec": {
             "nodeName": f"{twin.kind.name}-control-plane",
             "terminationGracePeriodSeconds": 0,
