@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from asetwin.model import facts, leaves, master, nodes, references, updates
+from asetwin.model import decide, facts, leaves, master, nodes, references, updates
 from asetwin.model.marks import Mark
+from asetwin.model.plan import WriteStatus
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources import core, times
 from asetwin.resources.devices import AseDevice, NodeState, PowerState
@@ -283,6 +284,19 @@ def test_a_kubelet_that_restarts_is_not_suspected() -> None:
         seen = at_rest(update(status=in_stage(stage)), silent, fresh, renewed=renewed)
         found = facts.gather(seen.devices["ase"], seen, references.resolve(seen), NOW)
         assert found.views[1].state is state
+
+
+def test_an_update_whose_device_is_gone_forgets_how_far_it_was() -> None:
+    one = update(spec={"device": "gone"}, status=in_stage(Stage.DRAINING))
+    (write,) = [
+        step
+        for step in decide.decide_unbound(at_rest(one), NOW).steps
+        if isinstance(step, WriteStatus)
+    ]
+    assert (write.plural, write.name) == ("deviceupdates", "u")
+    assert write.patch["phase"] == "Rejected"
+    assert write.patch["nodes"] is None
+    assert "spec.device: there is no AseDevice gone; there is ase" in write.patch["summary"]
 
 
 def test_a_version_that_is_not_stated_is_the_name_of_the_update() -> None:

@@ -346,15 +346,12 @@ def _brought(view: View, facts: Facts, kind: UpdateType) -> str | None:
 def refused_update(one: DeviceUpdate, answer: Answer, now: float) -> DeviceUpdateStatus:
     conditions = Conditions(one.status.conditions, one.metadata.generation, now)
     conditions.set("Accepted", False, answer.reason, answer.message)
-    return one.status.model_copy(
-        update={
-            "observed_generation": one.metadata.generation,
-            "phase": UpdatePhase.REJECTED,
-            "summary": answer.message,
-            "waiting_for": None,
-            "stage": None,
-            "conditions": conditions.result(),
-        }
+    # Without what it remembers of a device that is gone: another one of its name begins anew.
+    return DeviceUpdateStatus(
+        observed_generation=one.metadata.generation,
+        phase=UpdatePhase.REJECTED,
+        summary=answer.message,
+        conditions=conditions.result(),
     )
 
 
