@@ -286,6 +286,50 @@ def test_a_kubelet_that_restarts_is_not_suspected() -> None:
         assert found.views[1].state is state
 
 
+@pytest.mark.parametrize(
+    ("change", "is_out"),
+    [
+        pytest.param({}, False, id="serving"),
+        pytest.param({"is_ready": False}, True, id="not-ready"),
+        pytest.param({"deleting": NOW + 5}, True, id="ending"),
+    ],
+)
+def test_a_workload_without_any_ready_pod_is_out(change: dict[str, Any], is_out: bool) -> None:
+    seen = draining()
+    first = with_status(seen.devices["ase"], opened(seen))
+    changed = tuple(
+        replace(one, **change) if one.name.startswith("web") else one for one in seen.pods
+    )
+    status = status_of(replace(seen, devices={"ase": first}, pods=changed))
+    assert [one.name for one in status.outages] == (["web"] if is_out else [])
+    assert status.outage_count == int(is_out)
+    if not is_out:
+        return
+    later = {**seen.updates, "u": with_status(seen.updates["u"], status)}
+    over = status_of(replace(seen, devices={"ase": first}, updates=later), now=NOW + 1.5)
+    (row,) = over.outages
+    assert (row.milliseconds, row.since, over.outage_count) == (1500, None, 1)
+
+
+def test_a_workload_that_goes_or_is_scaled_down_is_not_out() -> None:
+    seen = draining()
+    first = with_status(seen.devices["ase"], opened(seen))
+    pods_left = tuple(one for one in seen.pods if not one.name.startswith("web"))
+    for change in (
+        {"workloads": {}},
+        {"workloads": {uid: replace(one, replicas=0) for uid, one in seen.workloads.items()}},
+        {"namespaces": {"default": core.Namespace("default", is_terminating=True)}},
+    ):
+        gone = replace(seen, devices={"ase": first}, pods=pods_left, **change)
+        assert status_of(gone).outages == ()
+
+
+def opened(seen: Snapshot) -> Any:
+    """The device's status with the record of the leave that this turn opens."""
+    found = facts.gather(seen.devices["ase"], seen, references.resolve(seen), NOW)
+    return seen.devices["ase"].status.model_copy(update={"failover": found.record})
+
+
 def test_an_update_whose_device_is_gone_forgets_how_far_it_was() -> None:
     one = update(spec={"device": "gone"}, status=in_stage(Stage.DRAINING))
     (write,) = [

@@ -53,6 +53,9 @@ def _is_out(uid: str, facts: Facts) -> bool:
     if known is None or not known.replicas:
         # Deleted or scaled down by somebody: nobody misses it.
         return False
+    namespace = facts.snapshot.namespaces.get(known.namespace)
+    if namespace is not None and namespace.is_terminating:
+        return False
     off = {one.node.name for one in facts.views if one.node is not None and one.is_lost}
     own = facts.pods.by_owner.get(uid, ())
     return not any(one.is_serving and one.node not in off for one in own)
