@@ -21,7 +21,7 @@ SAMPLES = ROOT / "manifests" / "samples"
 SYSTEM = "asetwin-system"
 GROUP = "asetwin.dev/v1alpha1"
 DEVICE, NODE_A, NODE_B = "ase", "node-a", "node-b"
-OURS = ("AseDevice", "AseNode", "PinnedWorker", "HardwareFailure")
+OURS = ("AseDevice", "AseNode", "PinnedWorker", "HardwareFailure", "DeviceUpdate")
 LABEL = "asetwin-e2e"
 LOOK_SECONDS = 0.15
 
@@ -204,6 +204,8 @@ class Twin:
 
     def end(self) -> None:
         """Repair everything and delete what the test has made, its namespace last."""
+        for one in self.all("DeviceUpdate"):
+            self.delete("DeviceUpdate", one["metadata"]["name"])
         self.repair_all()
         for one in reversed(self._extra):
             namespace = one["metadata"].get("namespace")

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from asetwin.resources import devices
 from asetwin.resources.devices import FailoverPhase
 from asetwin.sim import bodies, invariants
 from asetwin.sim.world import World
@@ -34,6 +35,8 @@ kind: PodDisruptionBudget
 metadata: {name: web, namespace: shop}
 spec: {maxUnavailable: 1, selector: {matchLabels: {app: web}}}
 """
+
+TIMED = ("summary", "outages", "outageCount")
 
 Story = Callable[[World], None]
 
@@ -65,6 +68,35 @@ def fail_and_delete_the_device(world: World) -> None:
     world.delete("AseDevice", "ase")
     world.run_until(lambda: world.server.find("asedevices", "ase") is None, within=40)
     world.run(5)
+
+
+def update_the_device(world: World) -> None:
+    world.apply(SAMPLES / "updates" / "device-software.yaml")
+    world.run_until(lambda: is_updated(world, "device-software"), within=150)
+    world.run(6)
+
+
+def update_kubernetes(world: World) -> None:
+    """With a power agent, which restarts the kubelets."""
+    world.agent.start()
+    world.apply(SAMPLES / "updates" / "kubernetes.yaml")
+    world.run_until(lambda: is_updated(world, "kubernetes"), within=150)
+    world.run(6)
+
+
+def cancel_an_update(world: World) -> None:
+    """In the middle of a drain."""
+    world.apply(SAMPLES / "updates" / "device-software.yaml")
+    # Not at a moment: an operator that was killed takes some seconds to begin.
+    world.run_until(lambda: world.device().status.failover is not None, within=30)
+    world.delete_all(SAMPLES / "updates" / "device-software.yaml")
+    world.run_until(lambda: is_calm(world), within=60)
+    world.run(6)
+
+
+def is_updated(world: World, name: str) -> bool:
+    found = world.server.read("deviceupdates", name)
+    return (found.get("status") or {}).get("result") == "Succeeded"
 
 
 def is_serving(world: World) -> bool:
@@ -99,9 +131,13 @@ def left(world: World) -> dict[str, Any]:
             meta = one["metadata"]
             about = (meta.get("labels"), meta.get("annotations"), meta.get("finalizers"))
             picture[f"{plural} {bodies.key(one)}"] = (one.get("spec"), one.get("status"), about)
-    for plural in ("asedevices", "asenodes", "pinnedworkers", "hardwarefailures"):
+    for plural in devices.KINDS:
         for one in server.listed(plural):
-            picture[f"{plural} {one['metadata']['name']}"] = timeless(one.get("status"))
+            status = timeless(one.get("status"))
+            if plural == "deviceupdates":
+                # How long it took, in words and in figures.
+                status = {name: status[name] for name in status if name not in TIMED}
+            picture[f"{plural} {one['metadata']['name']}"] = status
     for one in server.listed("leases"):
         picture[f"lease {one['metadata']['name']}"] = one["spec"]["holderIdentity"]
     picture["pods"] = Counter(

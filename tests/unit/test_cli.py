@@ -18,6 +18,7 @@ from asetwin import cli
 from asetwin.cli import fail, main, timeline
 from asetwin.cli.app import app
 from asetwin.kube import client, errors
+from asetwin.resources.devices import KINDS
 
 GROUP = "/apis/asetwin.dev/v1alpha1"
 EVENTS = "/api/v1/events"
@@ -27,10 +28,7 @@ class Cluster:
     """The API server, as far as the command line sees it."""
 
     def __init__(self) -> None:
-        self.lists: dict[str, list[dict[str, Any]]] = {
-            f"{GROUP}/{plural}": []
-            for plural in ("asedevices", "asenodes", "pinnedworkers", "hardwarefailures")
-        }
+        self.lists: dict[str, list[dict[str, Any]]] = {f"{GROUP}/{plural}": [] for plural in KINDS}
         self.lists[EVENTS] = []
         self.broken: Exception | None = None
         self.contexts: list[str | None] = []
@@ -128,14 +126,14 @@ def run_json(*argv: str) -> Any:
 def test_help_lists_every_verb_whole() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for verb in ("status", "fail", "repair", "timeline", "operator", "master", "version"):
+    for verb in ("status", "fail", "repair", "update", "timeline", "operator", "master", "version"):
         assert f"\n  {verb} " in result.stdout
     verbs = result.stdout.partition("Commands:")[2]
     assert "..." not in verbs, "a verb's first sentence is too long for the list"
     assert "Exit status: 0 good, 1 findings, 2 bad input or no cluster." in result.stdout
 
 
-@pytest.mark.parametrize("verb", ["status", "fail", "repair", "timeline"])
+@pytest.mark.parametrize("verb", ["status", "fail", "repair", "timeline", "update"])
 def test_help_of_a_verb_shows_examples_and_exit_status(verb: str) -> None:
     result = run(verb, "--help")
     assert result.exit_code == 0
@@ -288,6 +286,82 @@ def test_status_for_machines(device: Cluster) -> None:
     assert answer["workers"][0]["power"] == {"desired": "On", "observed": "On"}
     failure = {"name": "x", "node": "node-a", "component": "DIMM", "action": "Fail"}
     assert answer["failures"] == [failure]
+
+
+def test_status_shows_an_update_and_what_it_waits_for(device: Cluster) -> None:
+    spec = {"device": "ase", "type": "DeviceSoftware", "version": "3.3.2604"}
+    summary = (
+        "DeviceSoftware 3.3.2604: waiting for node-b: FailoverReady is False: vision/detector GPU"
+    )
+    status = {"phase": "Waiting", "progress": "1/2", "stage": "Pending", "summary": summary}
+    device.add("deviceupdates", "u", spec=spec, status=status)
+    result = run("status")
+    assert max(len(line.rstrip()) for line in result.stdout.splitlines()) <= 100
+    text = " ".join(result.stdout.split())
+    assert "UPDATE DEVICE PHASE STAGE NODES SUMMARY u ase Waiting Pending 1/2 Device" in text
+    (told,) = run_json("status")["updates"]
+    assert (told["name"], told["version"], told["phase"]) == ("u", "3.3.2604", "Waiting")
+
+
+# --- update ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "spec"),
+    [
+        (
+            ["--version", "3.3.2604"],
+            "ase-device-software-3.3.2604",
+            {"type": "DeviceSoftware", "version": "3.3.2604"},
+        ),
+        (
+            ["--type", "kubernetes", "--drain-timeout", "5m", "--on-drain-timeout", "fail"],
+            "ase-kubernetes",
+            {"type": "Kubernetes", "drainTimeoutSeconds": 300, "onDrainTimeout": "Fail"},
+        ),
+        (
+            ["--type", "Kubernetes", "--version", "v1.36.0_B", "--allow-unready"],
+            "ase-kubernetes-v1.36.0-b",
+            {"type": "Kubernetes", "version": "v1.36.0_B", "allowUnready": True},
+        ),
+    ],
+    ids=["device-software", "impatient", "unready"],
+)
+def test_update_creates_an_update(
+    device: Cluster, argv: list[str], name: str, spec: dict[str, Any]
+) -> None:
+    result = run("update", "ase", *argv)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"{name} created: {spec['type']} of ase")
+    (made,) = device.lists[f"{GROUP}/deviceupdates"]
+    assert made["metadata"]["name"] == name
+    defaults = {"device": "ase", "onDrainTimeout": "Wait", "allowUnready": False}
+    assert made["spec"] == defaults | spec
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["asx"], "there is no AseDevice 'asx'; known: ase"),
+        (["ase", "--version", "-1"], "--version -1: must be at most 63 letters"),
+        (["ase", "--version", "x" * 64], "must be at most 63 letters"),
+        (["ase", "--drain-timeout", "25h"], "--drain-timeout 25h: must be at most 24h"),
+        (["ase", "--drain-timeout", "soon"], "--drain-timeout soon: not a time, write 30s"),
+    ],
+    ids=["device", "version", "long-version", "long", "no-time"],
+)
+def test_update_names_what_is_wrong(device: Cluster, argv: list[str], message: str) -> None:
+    result = run("update", *argv)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert device.names("deviceupdates") == []
+
+
+def test_an_update_that_exists_is_a_finding(device: Cluster) -> None:
+    run("update", "ase")
+    result = run("update", "ase")
+    assert result.exit_code == 1
+    assert "kubectl delete dup ase-device-software" in result.stderr
 
 
 # --- fail -----------------------------------------------------------------------------------------

@@ -447,6 +447,10 @@ EVERYTHING: dict[str, list[Json]] = {
         for name in ("b", "a")
     ],
     "hardwarefailures": [failure(name) for name in ("b", "a")],
+    "deviceupdates": [
+        body(name, namespace=None) | {"spec": {"device": "a", "type": "Kubernetes"}}
+        for name in ("b", "a")
+    ],
     "nodes": [node(name) for name in ("b", "a")],
     "namespaces": [body(name, namespace=None) for name in ("b", "a")],
     "pods": [body("b"), body("a"), body("c", namespace="aa")],
@@ -481,6 +485,7 @@ def test_every_kind_has_its_place_and_every_sequence_is_sorted() -> None:
         seen.ase_nodes,
         seen.workers,
         seen.failures,
+        seen.updates,
         seen.nodes,
         seen.namespaces,
         seen.volumes,
@@ -511,7 +516,13 @@ def test_the_snapshot_does_not_depend_on_the_order_of_the_events() -> None:
 
 def test_our_kinds_and_no_others_are_ours() -> None:
     ours = {plural for plural, kind in KINDS.items() if kind.is_ours}
-    assert ours == {"asedevices", "asenodes", "pinnedworkers", "hardwarefailures"}
+    assert ours == {
+        "asedevices",
+        "asenodes",
+        "deviceupdates",
+        "hardwarefailures",
+        "pinnedworkers",
+    }
     assert KINDS["pods"].path == "/api/v1/pods"
     assert KINDS["deployments"].path == "/apis/apps/v1/deployments"
     assert KINDS["asedevices"].path == "/apis/asetwin.dev/v1alpha1/asedevices"

@@ -88,7 +88,7 @@ class Engine:
             self.stop(name)
         elif command is Command.START:
             self.start(name)
-        else:
+        elif command is not Command.RESTART_KUBELET:
             network = Network.CUT if command is Command.CUT else Network.OPEN
             self.put(name, Machine.RUNNING, network, self.machines[name].finished_at)
 
@@ -849,3 +849,50 @@ def test_leaving_gives_up_when_the_api_server_is_away() -> None:
             await presence.leave()
 
     play(scenario, is_started=False)
+
+
+# --- Kubelets ------------------------------------------------------------------------------------
+
+
+def ask_restart(stage: Stage, token: str) -> None:
+    key = f"{WORKERS}/wa"
+    stage.api.put(key, merge(stage.api.objects[key], {"status": {"kubelet": {"asked": token}}}))
+
+
+def test_a_kubelet_is_restarted_once_for_each_time_that_it_is_asked() -> None:
+    async def scenario(stage: Stage) -> None:
+        for token in ("u/a", "v/a"):
+            stage.engine.commands.clear()
+            ask_restart(stage, token)
+            await asyncio.sleep(3 * CHECK_SECONDS)
+            assert stage.engine.commands == [("na", Command.RESTART_KUBELET)]
+            found = stage.api.objects[f"{WORKERS}/wa"]["status"]["kubelet"]
+            assert found["done"] == token
+            assert found["doneAt"]
+
+    play(scenario)
+
+
+def test_a_kubelet_that_could_not_be_restarted_is_tried_again() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.engine.refuses = "no such unit"
+        ask_restart(stage, "u/a")
+        await asyncio.sleep(3.5)
+        assert len(stage.engine.commands) > 2
+        assert "done" not in stage.api.objects[f"{WORKERS}/wa"]["status"]["kubelet"]
+        stage.engine.refuses = ""
+        await asyncio.sleep(2)
+        assert stage.api.objects[f"{WORKERS}/wa"]["status"]["kubelet"]["done"] == "u/a"
+
+    play(scenario)
+
+
+def test_the_kubelet_of_a_machine_that_is_off_is_left_alone() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.desire("Off")
+        await asyncio.sleep(SOON)
+        ask_restart(stage, "u/a")
+        await asyncio.sleep(2 * CHECK_SECONDS)
+        assert stage.engine.commands == [("na", Command.KILL)]
+
+    play(scenario)

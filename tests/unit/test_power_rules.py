@@ -67,7 +67,7 @@ def after(verdict: Verdict, before: Power) -> Power:
     return Power.model_validate(before.wire() | verdict.changes)
 
 
-KILL, START, CUT, RESTORE = Command
+KILL, START, CUT, RESTORE = (Command.KILL, Command.START, Command.CUT, Command.RESTORE)
 OURS = "stopped, by us"
 COMMANDS: dict[PowerState, dict[str, Command]] = {
     ON: {"cut": RESTORE, "partly-cut": RESTORE, OURS: START},

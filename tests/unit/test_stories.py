@@ -217,7 +217,6 @@ WARNING_STATES = {
     NodeState.DOWN,
     NodeState.ISOLATED,
     NodeState.REBOOTING,
-    NodeState.UPDATING,
     NodeState.QUARANTINED,
     NodeState.UNKNOWN,
 }

@@ -22,6 +22,7 @@ from asetwin.cli import (
     simulate,
     status,
     timeline,
+    update,
     version,
 )
 
@@ -40,6 +41,8 @@ Examples:
   asetwin fail node-a PSU2
   # Watch it, in seconds since the detection
   asetwin timeline --follow
+  # Both nodes are updated in turn
+  asetwin update ase --type DeviceSoftware --version 3.3.2604
   # Repair whatever is broken
   asetwin repair --all
   # Would these workloads survive the loss of a node?
@@ -91,6 +94,7 @@ for verb in (
     status,
     fail,
     repair,
+    update,
     timeline,
     simulate,
     fuzz,

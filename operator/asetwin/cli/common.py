@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from asetwin.kube.client import Client
     from asetwin.resources.devices import AseDevice, AseNode, HardwareFailure, PinnedWorker
+    from asetwin.resources.updates import DeviceUpdate
 
 T = TypeVar("T")
 
@@ -101,6 +102,12 @@ STYLES = {
     "Isolated": "bold red",
     "Quarantined": "red",
     "Active": "red",
+    "Running": "yellow",
+    "Paused": "yellow",
+    "Waiting": "yellow",
+    "Succeeded": "green",
+    "Failed": "red",
+    "Rejected": "red",
 }
 """States that stand out on a terminal."""
 
@@ -116,6 +123,7 @@ class World:
     nodes: "tuple[AseNode, ...]"
     workers: "tuple[PinnedWorker, ...]"
     failures: "tuple[HardwareFailure, ...]"
+    updates: "tuple[DeviceUpdate, ...]" = ()
 
 
 def in_cluster(action: "Callable[[Client], Awaitable[T]]", *, context: str | None) -> T:
@@ -161,20 +169,20 @@ async def read_items(api: "Client", plural: str) -> list[dict[str, Any]]:
 
 
 async def read_world(api: "Client") -> World:
-    """All of asetwin's objects; the four kinds are read side by side."""
+    """All of asetwin's objects; the kinds are read side by side."""
     from asetwin.resources.devices import AseDevice, AseNode, HardwareFailure, PinnedWorker
+    from asetwin.resources.updates import DeviceUpdate
 
-    devices, nodes, workers, failures = await asyncio.gather(
-        *(
-            read_items(api, plural)
-            for plural in ("asedevices", "asenodes", "pinnedworkers", "hardwarefailures")
-        )
+    plurals = ("asedevices", "asenodes", "pinnedworkers", "hardwarefailures", "deviceupdates")
+    devices, nodes, workers, failures, updates = await asyncio.gather(
+        *(read_items(api, plural) for plural in plurals)
     )
     return World(
         devices=tuple(AseDevice.read(body) for body in devices),
         nodes=tuple(AseNode.read(body) for body in nodes),
         workers=tuple(PinnedWorker.read(body) for body in workers),
         failures=tuple(HardwareFailure.read(body) for body in failures),
+        updates=tuple(DeviceUpdate.read(body) for body in updates),
     )
 
 

@@ -91,18 +91,18 @@ def parse(node: str, component: str | None, duration: str | None, *, is_reboot: 
     return Request(node, component, seconds, is_reboot)
 
 
-def parse_duration(text: str) -> int:
+def parse_duration(text: str, *, option: str = "--for") -> int:
     """Seconds of ``30s``, ``5m``, ``1h30m``, or of a plain number of seconds."""
     if text.isascii() and text.isdigit():
         seconds = int(text)
     else:
         match = _DURATION.fullmatch(text)
         if match is None or not text:
-            raise Problem(f"--for {text}: not a time, write 30s, 5m or 1h30m")
+            raise Problem(f"{option} {text}: not a time, write 30s, 5m or 1h30m")
         hours, minutes, rest = (int(part or 0) for part in match.groups())
         seconds = hours * 3600 + minutes * 60 + rest
     if not 1 <= seconds <= LONGEST_SECONDS:
-        raise Problem(f"--for {text}: must be from 1s to {LONGEST_SECONDS // 3600}h (a week)")
+        raise Problem(f"{option} {text}: must be from 1s to {LONGEST_SECONDS // 3600}h (a week)")
     return seconds
 
 

@@ -9,10 +9,11 @@ from asetwin.cli.common import World
 if TYPE_CHECKING:
     from asetwin.kube.client import Client
     from asetwin.resources.devices import AseDevice, AseNode, HardwareFailure, PinnedWorker
+    from asetwin.resources.updates import DeviceUpdate
 
 
 def command(context: common.Context = None, output: common.Form = common.Output.TEXT) -> int:
-    """Show the devices, their nodes and workers, and what is broken.
+    """Show devices, nodes, workers, failures and updates.
 
     \b
     Examples:
@@ -61,6 +62,9 @@ def as_json(world: World) -> dict[str, Any]:
         "failures": [
             {"name": one.name, **one.spec.wire(), **one.status.wire()} for one in world.failures
         ],
+        "updates": [
+            {"name": one.name, **one.spec.wire(), **one.status.wire()} for one in world.updates
+        ],
     }
 
 
@@ -99,6 +103,10 @@ def _tables(world: World) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...
     yield (
         ("FAILURE", "NODE", "COMPONENT", "ACTION", "PHASE", "SUMMARY"),
         [_failure(one) for one in world.failures],
+    )
+    yield (
+        ("UPDATE", "DEVICE", "PHASE", "STAGE", "NODES", "SUMMARY"),
+        [_update(one) for one in world.updates],
     )
 
 
@@ -175,4 +183,16 @@ def _failure(failure: "HardwareFailure") -> tuple[str, ...]:
         failure.spec.action,
         failure.status.phase or "Pending",
         failure.status.summary or "",
+    )
+
+
+def _update(update: "DeviceUpdate") -> tuple[str, ...]:
+    status = update.status
+    return (
+        update.name,
+        update.spec.device,
+        status.phase or "Waiting",
+        status.stage or "–",
+        status.progress or "–",
+        status.summary or "",
     )

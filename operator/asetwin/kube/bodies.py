@@ -63,6 +63,8 @@ def master_pod(step: plan.CreateMaster, image: str) -> Json:
         constants.LABEL_EPOCH: str(step.epoch),
         "app.kubernetes.io/name": "asetwin-master",
     }
+    if step.version:
+        labels[constants.LABEL_VERSION] = step.version
     name = master.pod_name(step.device, step.epoch)
     return {
         "apiVersion": "v1",

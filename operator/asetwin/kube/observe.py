@@ -226,6 +226,7 @@ class Cluster:
                 ase_nodes=self._by_name("asenodes"),
                 workers=self._by_name("pinnedworkers"),
                 failures=self._by_name("hardwarefailures"),
+                updates=self._by_name("deviceupdates"),
                 nodes=self._by_name("nodes"),
                 pods=self._sorted("pods"),
                 workloads={

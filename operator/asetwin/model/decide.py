@@ -13,6 +13,7 @@ from asetwin.model import (
     cleanup,
     failover,
     failures,
+    leaves,
     marks,
     master,
     references,
@@ -20,6 +21,7 @@ from asetwin.model import (
     reserve,
     shares,
     stories,
+    updates,
 )
 from asetwin.model.facts import Facts, gather
 from asetwin.model.nodes import View
@@ -46,25 +48,32 @@ def decide(snapshot: Snapshot, name: str, now: float) -> Plan:
         return Plan(((hold,),))
     found = references.resolve(snapshot)
     facts = gather(device, snapshot, found, now)
-    moves = master.rule(device, facts.views, snapshot, has_quorum=facts.has_quorum, now=now)
+    order = leaves.of_master(leaves.active(name, snapshot))
+    moves = master.rule(
+        device, facts.views, snapshot, has_quorum=facts.has_quorum, now=now, order=order
+    )
     if facts.record is not None:
         facts = _followed(facts, moves)
     lifted_for = _lifted_for(facts)
     limits = reserve.rule(device, snapshot, facts.weighed, facts.workload, lifted_for=lifted_for)
     offered = shares.rule(device, snapshot)
+    planned = updates.rule(facts, moves)
     draft = Draft()
     statuses = [
         *reports.write(device, reports.device_status(facts, moves, limits, offered)),
         *reports.member_statuses(facts, found),
+        *(one for update, status in planned.statuses for one in reports.write(update, status)),
     ]
     draft.stage(*stories.tell(statuses), *(step for step, _ in statuses))
     if not facts.is_paused:
-        _act(draft, facts, moves, limits)
+        _act(draft, facts, moves, limits, planned)
         # Last: a share that cannot be had must not hold up a failover. The master's own share
         # comes before its first pod all the same, because it waits for it.
         draft.stage(*offered.steps)
     draft.wake(facts.back.wake_at if facts.back is not None else None)
     draft.wake(facts.lost_gpus.wake_at)
+    for moment in planned.wakes:
+        draft.wake(moment)
     for view in facts.views:
         # NB: a moment that has passed, as during a pause, would make the loop spin.
         soon = [view.returns_at, view.judged.wake_at]
@@ -105,7 +114,13 @@ def _lifted_for(facts: Facts) -> str:
     return facts.even.lifted_for
 
 
-def _act(draft: Draft, facts: Facts, moves: master.Verdict, limits: reserve.Verdict) -> None:
+def _act(
+    draft: Draft,
+    facts: Facts,
+    moves: master.Verdict,
+    limits: reserve.Verdict,
+    planned: updates.Verdict,
+) -> None:
     """The stages that change something else than our own statuses."""
     draft.stage(*limits.limit_ranges)
     draft.stage(*limits.quotas)
@@ -114,6 +129,7 @@ def _act(draft: Draft, facts: Facts, moves: master.Verdict, limits: reserve.Verd
     draft.stage(*evacuated)
     draft.stage(*facts.lost_gpus.deletions)
     draft.stage(*(facts.back.evictions if facts.back is not None else ()))
+    draft.stage(*planned.evictions, *planned.deletions)
     # A master pod on the lost node may be in both lists; once is enough.
     gone = {step.uid for step in evacuated}
     draft.stage(
@@ -127,6 +143,9 @@ def _evacuation(facts: Facts) -> tuple[DeletePod, ...]:
     record = facts.record
     lost = next((one for one in facts.views if record and one.name == record.from_node), None)
     if record is None or lost is None or not lost.is_fenced or not facts.has_quorum:
+        return ()
+    if record.update is not None and not (lost.leave is not None and lost.leave.is_forced):
+        # Planned: nobody is made to go.
         return ()
     survives = any(one.in_service for one in facts.views)
     return failover.evacuation(record, lost, facts.pods) if survives else ()
@@ -144,12 +163,16 @@ def _node_steps(facts: Facts) -> list[Step]:
         if view.is_lost:
             # Without proof or a survivor nothing may be evicted: the Node is only cordoned.
             is_moving = facts.record is not None and facts.record.from_node == view.name
+            # For an update its pods were asked to go, and nothing has to be torn loose.
+            is_moving = is_moving and facts.record is not None and facts.record.update is None
             step = marks.put_out(
                 view.node,
                 name,
                 tainted=is_moving and view.is_fenced and facts.has_quorum,
                 why=f"{view.name}: {view.summary}",
             )
+        elif view.is_held_out and _is_leaving(view, facts):
+            step = marks.put_out(view.node, name, tainted=False, why=view.summary)
         elif view.returns_at is not None and view.returns_at <= facts.now:
             step = marks.put_back(view.node, why=f"{view.name} is back")
         # One write per Node and turn: both would carry the same resourceVersion.
@@ -159,6 +182,12 @@ def _node_steps(facts: Facts) -> list[Step]:
             steps.append(step)
     steps.extend(cleanup.releases(facts.snapshot, name, except_for=pinned))
     return steps
+
+
+def _is_leaving(view: View, facts: Facts) -> bool:
+    """Whether the record of this leave is open, so that the limits are lifted before."""
+    record = facts.record
+    return record is not None and record.update is not None and record.from_node == view.name
 
 
 def _steering(view: View, facts: Facts) -> PatchNode | None:
@@ -196,6 +225,10 @@ def decide_unbound(snapshot: Snapshot, now: float) -> Plan:
         if not _leads_to_device(failure.spec.node, snapshot):
             answer = found.failures[failure.name]
             written += reports.write(failure, failures.rejected(failure, answer, now))
+    for update in snapshot.updates.values():
+        if update.spec.device not in snapshot.devices and not update.is_finished:
+            answer = found.updates[update.name]
+            written += reports.write(update, reports.refused_update(update, answer, now))
     draft.stage(*stories.tell(written), *(step for step, _ in written))
     for device in sorted(cleanup.gone_devices(snapshot)):
         cleanup.release_all(draft, snapshot, device)

@@ -6,6 +6,7 @@ from asetwin.model import (
     evening,
     failover,
     gpus,
+    leaves,
     nodes,
     power,
     quorum,
@@ -71,6 +72,7 @@ class Facts:
 def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float) -> Facts:
     """Judge the members of a device, count its votes, open or close a failover, weigh requests."""
     agent = power.find_agent(snapshot, now)
+    update = leaves.active(device.name, snapshot)
     views = tuple(
         nodes.view(
             member,
@@ -80,6 +82,7 @@ def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float)
             agent=agent,
             heartbeat=_heartbeat(member, snapshot, device),
             is_evacuated=_is_evacuated(member, found.members[device.name], device),
+            leave=leaves.of_node(update, member.ase_node.name),
         )
         for member in found.members[device.name]
     )
@@ -92,6 +95,8 @@ def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float)
     lost_disks = len(views) > 1 and all(one.verdict.failed_disks for one in views)
     workload = reserve.workload_namespaces(device.spec.reserve, snapshot.namespaces.values())
     record = device.status.failover
+    if record is not None and not device.spec.paused:
+        record = failover.overtaken(record, views, now)
     closed: FailoverRecord | None = None
     back: rebalance.Verdict | None = None
     is_returning = record is not None and (
@@ -108,9 +113,7 @@ def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float)
             told = rebalance.remembered(back, now)
             closed, record = failover.close(record, now, rebalance=told), None
     if record is None and quorum.is_reached(votes) and may_move:
-        pair = failover.to_start(views)
-        if pair is not None:
-            record = failover.start(*pair, pods, now)
+        record = _started(views, pods, now)
     even = evening.rule(
         device, views, pods, snapshot, is_free=_is_regular(record, votes) and may_move, now=now
     )
@@ -139,6 +142,18 @@ def _is_regular(record: Failover | None, votes: Votes) -> bool:
     return record is None and quorum.is_reached(votes)
 
 
+def _started(views: tuple[View, ...], pods: failover.Pods, now: float) -> Failover | None:
+    """A new record: of a loss, or else of a leave that the update's memory asks for."""
+    pair = failover.to_start(views)
+    if pair is not None:
+        return failover.start(*pair, pods, now)
+    pair = failover.to_leave(views)
+    leave = pair[0].leave if pair is not None else None
+    if pair is None or leave is None:
+        return None
+    return failover.start(*pair, pods, now, update=leave.update)
+
+
 def _heartbeat(
     member: references.Member, snapshot: Snapshot, device: AseDevice
 ) -> power.Heartbeat | None:
@@ -154,6 +169,9 @@ def _is_evacuated(
     record, name = device.status.failover, member.ase_node.name
     if device.status.state is DeviceState.OFFLINE:
         # Without quorum nothing is taken away from it, and its vote may be the one that is missing.
+        return True
+    if record is not None and record.from_node == name and record.update is not None:
+        # Its pods have been asked to leave; only a leave by force takes any away, while it is off.
         return True
     if record is not None and record.from_node == name and record.evacuated_at is not None:
         # A node that is lost again while its return is not over has not been evacuated anew.

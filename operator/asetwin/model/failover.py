@@ -100,8 +100,10 @@ def movable(pods: Iterable[Pod], workloads: Mapping[str, Workload]) -> list[Pod]
     ]
 
 
-def start(lost: View, survivor: View, pods: Pods, now: float) -> Failover:
-    """The record of a loss that has just been detected."""
+def start(
+    lost: View, survivor: View, pods: Pods, now: float, *, update: str | None = None
+) -> Failover:
+    """The record of a loss that has just been detected, or of a leave for an update."""
     assert lost.node is not None
     gone = [
         pod
@@ -124,7 +126,9 @@ def start(lost: View, survivor: View, pods: Pods, now: float) -> Failover:
     stamp = times.render(now).replace("-", "").replace(":", "").replace(".", "").lower()
     return Failover(
         id=f"{lost.name}-{stamp}",
-        trigger=lost.verdict.summary or lost.summary,
+        trigger=f"update {update}" if update else lost.verdict.summary or lost.summary,
+        update=update,
+        phase=FailoverPhase.DRAINING if update else FailoverPhase.FENCING,
         from_node=lost.name,
         to_node=survivor.name,
         detected_at=now,
@@ -194,6 +198,10 @@ def follow(
         lost is not None and lost.node is not None and (lost.is_out or marks.is_closed(lost.node))
     )
     is_evacuated = fenced_at is not None and is_closed and not remaining
+    if record.update is not None:
+        is_evacuated = lost is not None and lost.leave is not None and lost.leave.is_drained
+        # The master has moved before, or runs on: a worker's leave is no outage of it.
+        is_master_ready = True
     workloads = tuple(_followed(one, record, serving, pods) for one in record.workloads)
     missing = sum(max(0, min(one.want - one.ready, one.displaced)) for one in workloads)
     problems = _problems(workloads, pods, survivors, record)
@@ -211,7 +219,9 @@ def follow(
     is_moving = changes["evacuated_at"] is None
     all_ready = not is_moving and missing == 0
     changes["pods_ready_at"] = record.pods_ready_at or (now if all_ready else None)
-    if fenced_at is None:
+    if record.update is not None and is_moving:
+        phase = FailoverPhase.DRAINING
+    elif record.update is None and fenced_at is None:
         phase = FailoverPhase.FENCING
     elif is_moving or changes["master_ready_at"] is None:
         phase = FailoverPhase.MOVING
@@ -314,10 +324,11 @@ def close(
     """The record as history keeps it, when its node is back and the pods are shared out."""
     phase = record.came_to
     if record.evacuated_at is None:
-        phase = FailoverPhase.REPAIRED
+        phase = FailoverPhase.TAKEN_BACK if record.update else FailoverPhase.REPAIRED
     return FailoverRecord(
         id=record.id,
         trigger=record.trigger,
+        update=record.update,
         from_node=record.from_node,
         to_node=record.to_node,
         phase=phase,
@@ -341,11 +352,35 @@ def to_start(views: Sequence[View]) -> tuple[View, View] | None:
         (
             one
             for one in views
-            if one.is_lost and one.node is not None and not one.judged.is_coming_on
+            if one.is_lost
+            and one.node is not None
+            and not one.judged.is_coming_on
+            and not (one.state is NodeState.UPDATING and one.is_held_out)
         ),
         None,
     )
     return (lost, survivor) if lost is not None and survivor is not None else None
+
+
+def to_leave(views: Sequence[View]) -> tuple[View, View] | None:
+    """A node that an update is to drain and the one in service that takes over; else None."""
+    other = next((one for one in views if one.in_service), None)
+    leaving = next((one for one in views if one.is_held_out and one.node is not None), None)
+    return (leaving, other) if leaving is not None and other is not None else None
+
+
+def overtaken(record: Failover, views: Sequence[View], now: float) -> Failover:
+    """A node that is lost while it is drained: from here on it is a failover like any other."""
+    view = next((one for one in views if one.name == record.from_node), None)
+    is_planned = record.update is not None and record.evacuated_at is None
+    if view is None or not is_planned or not view.is_lost or view.judged.is_coming_on:
+        return record
+    if view.leave is not None and view.leave.is_off:
+        return record
+    trigger = view.verdict.summary or view.summary
+    phase = FailoverPhase.FENCING
+    changes = {"update": None, "trigger": trigger, "phase": phase, "detected_at": now}
+    return record.model_copy(update={**changes, "master_ready_at": None})
 
 
 def is_back(record: Failover, views: Sequence[View]) -> bool:
@@ -353,6 +388,9 @@ def is_back(record: Failover, views: Sequence[View]) -> bool:
     view = next((one for one in views if one.name == record.from_node), None)
     if view is None or view.node is None:
         return True
+    if view.is_held_out:
+        # Planned: it is not even out yet when the record begins.
+        return False
     return not view.is_lost and not view.is_out and view.state is not NodeState.RETURNING
 
 

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from asetwin import constants
-from asetwin.model import failover, shares
+from asetwin.model import failover, leaves, shares
 from asetwin.model.nodes import View
 from asetwin.model.plan import CreateMaster, CreateMasterService, DeletePod, Step
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources.core import Lease, Pod
 from asetwin.resources.devices import AseDevice, MasterPhase, MasterStatus
+
+NO_ORDER = leaves.MasterOrder()
 
 
 def pod_name(device: str, epoch: int) -> str:
@@ -44,9 +46,18 @@ class Verdict:
 
 
 def rule(
-    device: AseDevice, views: Sequence[View], snapshot: Snapshot, *, has_quorum: bool, now: float
+    device: AseDevice,
+    views: Sequence[View],
+    snapshot: Snapshot,
+    *,
+    has_quorum: bool,
+    now: float,
+    order: leaves.MasterOrder = NO_ORDER,
 ) -> Verdict:
-    """Decide on the master; without quorum it stays where it is."""
+    """Decide on the master; without quorum it stays where it is.
+
+    ``order`` is what an update asks: to leave a node, to have a version.
+    """
     before = device.status.master
     pods = [
         pod
@@ -65,10 +76,15 @@ def rule(
             f"starts on {first.name} with epoch {epoch}",
         )
     current = next((pod for pod in pods if pod.name == pod_name(device.name, before.epoch)), None)
-    target = _target(device, before, current, views) if has_quorum else None
+    target = _target(device, before, current, views, order) if has_quorum else None
     if target is not None:
         return Verdict(
-            MasterStatus(node=target.name, epoch=before.epoch + 1, since=now),
+            MasterStatus(
+                node=target.name,
+                epoch=before.epoch + 1,
+                since=now,
+                version=order.version or before.version,
+            ),
             _remove(pods, views),
             f"moves to {target.name} with epoch {before.epoch + 1}",
         )
@@ -107,6 +123,7 @@ def _settle(
             ase_node=home.name,
             node=home.node.name,
             boot_seconds=device.spec.timing.seconds("master_boot"),
+            version=before.version or "",
         )
         # NB: only when every older pod is gone; two masters must never be able to serve. And
         # only the first pod of an epoch: another one is started under the next.
@@ -141,7 +158,11 @@ def _first(device: AseDevice, views: Sequence[View]) -> View | None:
 
 
 def _target(
-    device: AseDevice, before: MasterStatus, current: Pod | None, views: Sequence[View]
+    device: AseDevice,
+    before: MasterStatus,
+    current: Pod | None,
+    views: Sequence[View],
+    order: leaves.MasterOrder,
 ) -> View | None:
     """Where it has to move; None where it stays. A new pod always means a new epoch."""
     home = next((one for one in views if one.name == before.node), None)
@@ -156,11 +177,18 @@ def _target(
     is_broken = current is not None and current.is_over
     if has_ended or is_broken:
         return home if home.in_service else next(iter(up), None)
+    if order.leaves == home.name:
+        return next((one for one in up if one is not home), None)
+    if order.version is not None and order.version != before.version and home.in_service:
+        # An update of the master is a new pod, so it is a new epoch too.
+        return home
     if not device.spec.master.failback or not home.in_service:
         return None
     # Without a preferredNode that is slot A. Never to whichever node happens to be up: a home
     # that is merely not Ready at the moment is not left without proof.
     name = device.spec.master.preferred_node or views[0].name
+    if name == order.leaves:
+        return None
     return next((one for one in up if one.name == name and one is not home), None)
 
 

@@ -1,22 +1,27 @@
 """One device node: lost or not, fenced or not, in service or on its way back (4.3, 4.4, 4.6)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asetwin.model import failures, hardware, marks, power, quarantine
 from asetwin.model.conditions import Conditions
+from asetwin.model.leaves import Leave
 from asetwin.model.references import Member
 from asetwin.resources import conditions as conditions_of
 from asetwin.resources.conditions import Condition, Reason
 from asetwin.resources.core import Node
 from asetwin.resources.devices import (
     AseDevice,
+    KubeletRestart,
     NodeState,
     PinnedWorkerStatus,
     Power,
     PowerState,
+    Timing,
 )
+from asetwin.resources.updates import Stage
 
 NO_AGENT = power.Agent()
+NO_LEAVE = Leave("", Stage.PENDING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class View:
     """When a healthy node that is still out will be taken back."""
     conditions: tuple[Condition, ...]
     summary: str
+    leave: Leave | None = None
+    """What an update asks of it."""
 
     @property
     def name(self) -> str:
@@ -47,6 +54,11 @@ class View:
     def is_lost(self) -> bool:
         """Whether the node counts as gone."""
         return self.judged.is_lost
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether an update keeps it out of service, healthy or not."""
+        return self.leave is not None and self.leave.is_out
 
     @property
     def is_fenced(self) -> bool:
@@ -104,47 +116,51 @@ def view(
     agent: power.Agent = NO_AGENT,
     heartbeat: power.Heartbeat | None = None,
     is_evacuated: bool = True,
+    leave: Leave | None = None,
 ) -> View:
     """Judge one device node from its failures, its power, its kubelet and its Node."""
     timing, ase_node = device.spec.timing, member.ase_node
     failure = failures.in_force(member.failures, timing, now)
     verdict = hardware.judge(failure.components, ase_node.spec.hardware)
-    judged = power.Judgement(is_intended=verdict.is_lost or failure.is_rebooting)
     is_out = node is not None and marks.is_out_of_service(node, device.name)
+    asked = leave or NO_LEAVE
+    planned = asked if asked.is_off and not verdict.is_lost and not failure.is_rebooting else None
+    # To the power it is a reboot like that of a failure.
+    reboot = replace(failure, is_rebooting=failure.is_rebooting or asked.is_off)
+    judged = power.Judgement(is_intended=verdict.is_lost or reboot.is_rebooting)
     if member.worker is not None:
         judged = power.judge(
             member.worker,
             verdict,
-            failure,
+            reboot,
             device,
             agent=agent,
-            heartbeat=heartbeat,
+            # A kubelet that restarts is late without being dead.
+            heartbeat=None if asked.is_restarting else heartbeat,
             is_evacuated=is_evacuated,
             is_out=is_out,
             was_suspect=_is_suspected(ase_node.status.conditions),
             now=now,
         )
     conditions = Conditions(ase_node.status.conditions, ase_node.metadata.generation, now)
-    conditions.set(
-        "Accepted", True, Reason.ACCEPTED, f"in slot {ase_node.spec.slot} of {device.name}"
-    )
-    _set_hardware(conditions, verdict)
-    available = _set_available(conditions, member, judged, verdict, failure)
+    _set_hardware(conditions, verdict, f"in slot {ase_node.spec.slot} of {device.name}")
+    available = _set_available(conditions, member, judged, verdict, failure, planned)
     is_stale = heartbeat is not None and _is_stale(heartbeat, member, now, is_out=is_out)
     ready = _set_worker_ready(conditions, member, node, heartbeat, now, is_stale=is_stale)
-    since = max(available.last_transition_time, ready.last_transition_time)
-    is_healthy = available.status == "True" and ready.status == "True"
-    record = quarantine.record(device, ase_node, member.worker, judged, now, is_out=is_out)
+    record = quarantine.record(
+        device, ase_node, member.worker, judged, now, is_out=is_out, is_planned=planned is not None
+    )
     quarantined = _set_quarantined(conditions, record, device)
-    returns_at = since + timing.seconds("stable") if is_healthy and is_out else None
-    state = _state(member, node, failure, verdict, judged, is_out=is_out)
+    may_return = is_out and not asked.is_out
+    returns_at = _stable_at(available, ready, timing) if may_return else None
+    state = _state(member, node, failure, verdict, judged, asked, is_out=is_out)
     if state is NodeState.RETURNING and record.is_quarantined:
         state, returns_at = NodeState.QUARANTINED, None
     why = verdict.summary or judged.waits_for or _loss_words(member, judged, failure)
     if state is NodeState.QUARANTINED:
         why = quarantined.message
-    elif state is NodeState.RETURNING:
-        why = judged.waits_for or _loss_words(member, judged, failure)
+    elif state in (NodeState.UPDATING, NodeState.RETURNING):
+        why = judged.waits_for or asked.words or _loss_words(member, judged, failure)
     summary = _set_in_service(conditions, state, node, stable=timing.seconds("stable"), why=why)
     return View(
         member=member,
@@ -159,12 +175,21 @@ def view(
         returns_at=returns_at,
         conditions=conditions.result(),
         summary=summary,
+        leave=leave,
     )
 
 
 def _is_suspected(conditions: tuple[Condition, ...]) -> bool:
     found = conditions_of.find(conditions, "Available")
     return found is not None and found.reason == Reason.SUSPECTED
+
+
+def _stable_at(available: Condition, ready: Condition, timing: Timing) -> float | None:
+    """When a node has been healthy for long enough; None where it is not healthy."""
+    if available.status != "True" or ready.status != "True":
+        return None
+    since = max(available.last_transition_time, ready.last_transition_time)
+    return since + timing.seconds("stable")
 
 
 def _loss_words(member: Member, judged: power.Judgement, failure: failures.InForce) -> str:
@@ -209,10 +234,19 @@ def worker_status(one: View, now: float) -> PinnedWorkerStatus | None:
         observed_generation=worker.metadata.generation,
         summary=f"Node {worker.spec.node_name}, power {after.observed.value} ({how})",
         power=after,
+        kubelet=_kubelet(one, worker.status.kubelet),
+        version=worker.status.version,
         address=(one.node.address if one.node is not None else "") or None,
         gpus=one.gpus,
         conditions=conditions.result(),
     )
+
+
+def _kubelet(one: View, before: KubeletRestart | None) -> KubeletRestart | None:
+    """The restart that is asked for; what was done is the power agent's to say."""
+    if one.leave is None or not one.leave.is_restarting or not one.agent.is_installed:
+        return before
+    return (before or KubeletRestart()).model_copy(update={"asked": one.leave.token})
 
 
 def _next_power(one: View, before: Power, now: float) -> Power:
@@ -236,7 +270,8 @@ def _next_power(one: View, before: Power, now: float) -> Power:
     )
 
 
-def _set_hardware(conditions: Conditions, verdict: hardware.Verdict) -> None:
+def _set_hardware(conditions: Conditions, verdict: hardware.Verdict, place: str) -> None:
+    conditions.set("Accepted", True, Reason.ACCEPTED, place)
     if verdict.failed:
         conditions.set("HardwareHealthy", False, Reason.COMPONENT_FAILED, verdict.summary)
     else:
@@ -249,7 +284,10 @@ def _set_available(
     judged: power.Judgement,
     verdict: hardware.Verdict,
     failure: failures.InForce,
+    planned: Leave | None,
 ) -> Condition:
+    if judged.is_lost and planned is not None:
+        return conditions.set("Available", False, Reason.UPDATING, planned.words)
     if judged.is_lost:
         why = verdict.summary or _loss_words(member, judged, failure)
         reason = Reason.COMPONENT_FAILED if judged.is_intended else Reason.POWER_LOST
@@ -308,11 +346,14 @@ def _state(
     failure: failures.InForce,
     verdict: hardware.Verdict,
     judged: power.Judgement,
+    asked: Leave,
     *,
     is_out: bool,
 ) -> NodeState:
     if member.worker is None or node is None:
         return NodeState.UNKNOWN
+    if judged.is_lost and asked.is_off and not verdict.is_lost and not failure.is_rebooting:
+        return NodeState.UPDATING
     if judged.is_lost:
         if failure.is_rebooting and not verdict.is_lost:
             return NodeState.REBOOTING
@@ -322,6 +363,8 @@ def _state(
         return NodeState.ISOLATED if is_isolated else NodeState.DOWN
     if judged.is_suspect:
         return NodeState.ISOLATED
+    if asked.is_out:
+        return NodeState.UPDATING
     if is_out:
         return NodeState.RETURNING
     return NodeState.UP if node.is_ready else NodeState.UNKNOWN

@@ -94,6 +94,7 @@ class CreateMaster:
     ase_node: str
     node: str
     boot_seconds: int
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,11 @@ def record(
     now: float,
     *,
     is_out: bool = False,
+    is_planned: bool = False,
 ) -> Record:
     """The failures that count now, this turn's included.
 
+    ``is_planned``: it is off for an update, which is no failure.
     ``is_out``: our marks are on its Node, so it has not been back in service since the last one.
     """
     status, limits = ase_node.status, device.spec.quarantine
@@ -56,7 +58,7 @@ def record(
         and started_at > booted_at + RESTART_SECONDS
     )
     failed = list(status.recent_failures)
-    if (was_available and judged.is_lost) or has_restarted:
+    if (was_available and judged.is_lost and not is_planned) or has_restarted:
         failed.append(now)
     forgiven = ase_node.spec.failures_forgiven_until or 0.0
     was_quarantined = conditions.is_true(status.conditions, "Quarantined")

@@ -12,6 +12,7 @@ from asetwin.model import hardware
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources.conditions import Condition, Reason, is_true
 from asetwin.resources.devices import AseNode, HardwareFailure, PinnedWorker, Resource
+from asetwin.resources.updates import DeviceUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class References:
     ase_nodes: Mapping[str, Answer] = field(default_factory=dict)
     workers: Mapping[str, Answer] = field(default_factory=dict)
     failures: Mapping[str, Answer] = field(default_factory=dict)
+    updates: Mapping[str, Answer] = field(default_factory=dict)
     members: Mapping[str, tuple[Member, ...]] = field(default_factory=dict)
 
 
@@ -62,7 +64,8 @@ def resolve(snapshot: Snapshot) -> References:
             _member(one, snapshot, workers, failures)
             for one in sorted(own, key=lambda one: one.spec.slot)
         )
-    return References(ase_nodes, workers, failures, members)
+    updates = {one.name: _update(one, snapshot) for one in snapshot.updates.values()}
+    return References(ase_nodes, workers, failures, updates, members)
 
 
 def _member(
@@ -202,6 +205,16 @@ def _failure(one: HardwareFailure, snapshot: Snapshot, ase_nodes: Mapping[str, A
     if refusal is not None:
         return Answer(Reason.NO_SUCH_COMPONENT, f"spec.component on {node}: {refusal}")
     return Answer(Reason.ACCEPTED, f"{component} of AseNode {node}")
+
+
+def _update(one: DeviceUpdate, snapshot: Snapshot) -> Answer:
+    device = one.spec.device
+    if device not in snapshot.devices:
+        return Answer(
+            Reason.DEVICE_NOT_FOUND,
+            f"spec.device: there is no AseDevice {device}; {_known('AseDevice', snapshot.devices)}",
+        )
+    return Answer(Reason.ACCEPTED, f"updates AseDevice {device}")
 
 
 def _known(kind: str, names: Iterable[str], limit: int = 6) -> str:

@@ -12,6 +12,7 @@ from asetwin.model import (
     failover,
     failures,
     gpus,
+    leaves,
     master,
     nodes,
     power,
@@ -50,12 +51,20 @@ from asetwin.resources.devices import (
     Resource,
     Wire,
 )
+from asetwin.resources.updates import (
+    DeviceUpdate,
+    DeviceUpdateStatus,
+    Stage,
+    UpdatePhase,
+    UpdateType,
+)
 
 PLURALS: dict[type[Resource], str] = {
     AseDevice: "asedevices",
     AseNode: "asenodes",
     PinnedWorker: "pinnedworkers",
     HardwareFailure: "hardwarefailures",
+    DeviceUpdate: "deviceupdates",
 }
 
 
@@ -74,9 +83,9 @@ def write(resource: Resource, status: Wire) -> Written:
     patch = merge_patch(before.wire(), status.wire())
     if not patch:
         return []
-    # NB: compare-and-set for the AseDevice alone, which two operators must not both advance;
-    # a PinnedWorker's status has another writer, and its fields are disjoint from ours.
-    is_memory = isinstance(resource, AseDevice)
+    # NB: compare-and-set only for what two operators must not both advance; a PinnedWorker's
+    # status has another writer, and its fields are disjoint from ours.
+    is_memory = isinstance(resource, AseDevice | DeviceUpdate)
     version = resource.metadata.resource_version if is_memory else None
     step = WriteStatus(PLURALS[type(resource)], resource.name, patch, version)
     return [(step, (resource, status))]
@@ -201,6 +210,8 @@ def _set_reserve(conditions: Conditions, facts: Facts, limits: reserve.Verdict) 
         text = "lifted while pods move to another GPU"
         if facts.record is not None:
             text = f"lifted for failover {facts.record.id}"
+            if facts.record.update is not None:
+                text = f"lifted for update {facts.record.update}"
         elif facts.even.lifted_for:
             text = "lifted while pods move off the fuller node"
         conditions.set("ReserveKept", None, Reason.LIFTED, text)
@@ -230,6 +241,10 @@ def _set_master(conditions: Conditions, facts: Facts, moves: master.Verdict) -> 
 def _set_failover(conditions: Conditions, record: Failover | None) -> None:
     if record is None:
         conditions.set("FailedOver", False, Reason.NO_FAILOVER, "both nodes carry their own")
+        return
+    if record.update is not None:
+        text = f"{record.from_node} has left for update {record.update}"
+        conditions.set("FailedOver", False, Reason.PLANNED_LEAVE, text)
         return
     reason = {
         FailoverPhase.RECOVERED: Reason.RECOVERED,
@@ -301,6 +316,9 @@ def member_statuses(facts: Facts, found: References) -> Written:
         written += write(view.member.ase_node, _ase_node_status(view, facts))
         worker_status = nodes.worker_status(view, now)
         if view.member.worker is not None and worker_status is not None:
+            brought = _brought(view, facts, UpdateType.KUBERNETES)
+            if brought is not None:
+                worker_status = worker_status.model_copy(update={"version": brought})
             written += write(view.member.worker, worker_status)
         for one in view.member.failures:
             written += write(one, _failure_status(one, view, facts))
@@ -330,6 +348,8 @@ def _ase_node_status(view: View, facts: Facts) -> AseNodeStatus:
         summary=view.summary,
         worker=worker.name if worker else None,
         node_name=worker.spec.node_name if worker else None,
+        version=_brought(view, facts, UpdateType.DEVICE_SOFTWARE)
+        or view.member.ase_node.status.version,
         failed_components=view.verdict.failed,
         booted_at=view.record.booted_at,
         recent_failures=view.record.failures,
@@ -352,6 +372,28 @@ def _set_share_kept(conditions: Conditions, view: View, facts: Facts) -> None:
     else:
         text = f"requests are within {percent} % of the node"
         conditions.set("ReserveKept", True, Reason.WITHIN_RESERVE, text)
+
+
+def _brought(view: View, facts: Facts, kind: UpdateType) -> str | None:
+    """The version that the update of this kind has brought to a node; None where none has."""
+    update = leaves.active(facts.device.name, facts.snapshot)
+    progress = update.status.node(view.name) if update is not None else None
+    if update is None or progress is None or update.spec.type is not kind:
+        return None
+    is_done = progress.stage in (Stage.RETURNING, Stage.UPDATED)
+    return update.version if is_done else None
+
+
+def refused_update(one: DeviceUpdate, answer: Answer, now: float) -> DeviceUpdateStatus:
+    conditions = Conditions(one.status.conditions, one.metadata.generation, now)
+    conditions.set("Accepted", False, answer.reason, answer.message)
+    # Without what it remembers of a device that is gone: another one of its name begins anew.
+    return DeviceUpdateStatus(
+        observed_generation=one.metadata.generation,
+        phase=UpdatePhase.REJECTED,
+        summary=answer.message,
+        conditions=conditions.result(),
+    )
 
 
 def _node_rows(view: View, facts: Facts) -> tuple[ReserveRow, ...]:

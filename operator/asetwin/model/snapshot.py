@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from asetwin.resources import core
 from asetwin.resources.budgets import Budget
 from asetwin.resources.devices import AseDevice, AseNode, HardwareFailure, PinnedWorker
+from asetwin.resources.updates import DeviceUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class Snapshot:
     ase_nodes: Mapping[str, AseNode] = field(default_factory=dict)
     workers: Mapping[str, PinnedWorker] = field(default_factory=dict)
     failures: Mapping[str, HardwareFailure] = field(default_factory=dict)
+    updates: Mapping[str, DeviceUpdate] = field(default_factory=dict)
     nodes: Mapping[str, core.Node] = field(default_factory=dict)
     pods: tuple[core.Pod, ...] = ()
     workloads: Mapping[str, core.Workload] = field(default_factory=dict)

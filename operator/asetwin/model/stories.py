@@ -32,6 +32,7 @@ from asetwin.resources.devices import (
     Resource,
     Wire,
 )
+from asetwin.resources.updates import DeviceUpdate, DeviceUpdateStatus, NodeProgress, Stage
 
 Line = tuple[str, str, bool]
 """Reason, message, whether it is a warning."""
@@ -63,6 +64,9 @@ def _lines(resource: Resource, status: Wire) -> Iterator[Line]:
     elif isinstance(resource, PinnedWorker) and isinstance(status, PinnedWorkerStatus):
         yield from _refusal(resource.status.conditions, status.conditions)
         yield from _worker(resource.status, status)
+    elif isinstance(resource, DeviceUpdate) and isinstance(status, DeviceUpdateStatus):
+        yield from _refusal(resource.status.conditions, status.conditions)
+        yield from _update(resource.status, status)
     elif isinstance(resource, HardwareFailure) and isinstance(status, HardwareFailureStatus):
         yield from _failure(resource.status, status)
 
@@ -110,6 +114,13 @@ def _failover(before: Failover | None, status: AseDeviceStatus) -> Iterator[Line
         is_back = after is None or (is_same and after.rebalance is not None)
         if is_back or not is_same:
             yield "NodeReturned", f"{before.from_node} is back in service", False
+    if after is not None and after.update is not None:
+        yield from _leave(before if is_same else None, after)
+        yield from _rebalance(before, after if is_same else None, status)
+        return
+    if is_same and before is not None and before.update is not None:
+        # It was to leave as planned, and is lost now.
+        is_same, before = False, None
     yield from _rebalance(before, after if is_same else None, status)
     if after is None:
         return
@@ -139,6 +150,15 @@ def _failover(before: Failover | None, status: AseDeviceStatus) -> Iterator[Line
         )
     if before is None or before.came_to is not after.came_to:
         yield from _failover_end(after)
+
+
+def _leave(before: Failover | None, after: Failover) -> Iterator[Line]:
+    """A planned leave: no loss, and nothing that anybody has to be warned of."""
+    if before is None:
+        text = f"{after.from_node} is drained for update {after.update}; pods to go to "
+        yield "NodeLeaving", f"{text}{after.to_node}: {after.displaced}", False
+    if after.evacuated_at is not None and (before is None or before.evacuated_at is None):
+        yield "NodeDrained", f"the pods have left {after.from_node}", False
 
 
 def _rebalance(
@@ -241,7 +261,7 @@ def _node(before: AseNodeStatus, after: AseNodeStatus) -> Iterator[Line]:
     if repaired:
         yield "ComponentRepaired", ", ".join(repaired), False
     if after.state is not None and before.state is not after.state:
-        is_warning = after.state not in (NodeState.UP, NodeState.RETURNING)
+        is_warning = after.state not in (NodeState.UP, NodeState.RETURNING, NodeState.UPDATING)
         if after.state is not NodeState.UNKNOWN or before.state is not None:
             yield f"Node{after.state.value}", after.summary or "", is_warning
 
@@ -259,6 +279,49 @@ def _worker(before: PinnedWorkerStatus, after: PinnedWorkerStatus) -> Iterator[L
     if before.address and after.address and before.address != after.address:
         text = f"the InternalIP of its Node was {before.address}, and is {after.address} now"
         yield "AddressChanged", text, False
+
+
+def _update(before: DeviceUpdateStatus, after: DeviceUpdateStatus) -> Iterator[Line]:
+    old = conditions.find(before.conditions, "Progressing")
+    new = conditions.find(after.conditions, "Progressing")
+    if after.started_at is not None and before.started_at is None:
+        yield "UpdateStarted", after.summary or "", False
+    has_waited = old is not None and old.status == "False"
+    if after.result is not None and before.result is None:
+        yield f"Update{after.result}", after.summary or "", after.result != "Succeeded"
+    elif new is not None and new.status == "False" and (not has_waited or old != new):
+        if old is None or old.reason != new.reason:
+            yield new.reason, new.message, new.reason in _WORTH_A_WARNING
+    elif new is not None and new.status == "True" and has_waited and before.started_at is not None:
+        yield "UpdateGoesOn", after.summary or "", False
+    was = before.master.stage if before.master is not None else Stage.PENDING
+    if after.master is not None and after.master.stage is not was:
+        word = "MasterUpdated" if after.master.stage is Stage.UPDATED else after.master.stage.value
+        yield word, after.summary or "", False
+    for node in after.nodes:
+        known = before.node(node.name)
+        if node.stage is not (known.stage if known is not None else Stage.PENDING):
+            yield f"Node{_STAGES[node.stage]}", f"{node.name}: {_words(node)}", False
+
+
+_WORTH_A_WARNING = (Reason.DRAIN_BLOCKED, Reason.DRAIN_TIMED_OUT)
+_STAGES = {stage: stage.value for stage in Stage} | {
+    Stage.PENDING: "Waits",
+    Stage.MOVING_MASTER: "WaitsForMaster",
+}
+
+
+def _words(node: NodeProgress) -> str:
+    if node.stage is Stage.PENDING:
+        return node.message or "is taken back, and begun anew later"
+    if node.stage is Stage.REBOOTING and node.drain is not None:
+        return f"{node.drain.moved} of {node.drain.total} pods have left; it reboots"
+    return {
+        Stage.MOVING_MASTER: "the master leaves it",
+        Stage.DRAINING: "its pods are asked to leave",
+        Stage.RESTARTING: "its kubelet is restarted",
+        Stage.RETURNING: "it comes back",
+    }.get(node.stage, "is updated")
 
 
 def _failure(before: HardwareFailureStatus, after: HardwareFailureStatus) -> Iterator[Line]:

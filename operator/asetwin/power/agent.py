@@ -29,7 +29,7 @@ from asetwin.power import rules
 from asetwin.power.drivers import Command, CommandError, Driver, EngineError, Machine, Reading
 from asetwin.power.metrics import Metrics
 from asetwin.power.presence import Presence
-from asetwin.resources import conditions
+from asetwin.resources import conditions, times
 from asetwin.resources.devices import PinnedWorker, Power, PowerState
 
 log = logging.getLogger("asetwin.power")
@@ -142,6 +142,8 @@ class Keeper:
         self._has_killed = False
         if verdict.command is None:
             self._last_command, self._trouble = None, ""
+            if is_accepted and reading.machine is Machine.RUNNING:
+                return await self._restart_kubelet()
             is_seen = reading.machine is not Machine.UNREACHABLE
             return CHECK_SECONDS if is_seen else RETRY_SECONDS
         return await self._carry_out(verdict.command)
@@ -216,6 +218,25 @@ class Keeper:
         answer = _read(body)
         if answer is not None and _version(answer) > _version(self.worker):
             self.worker = answer
+
+    async def _restart_kubelet(self) -> float:
+        """Restart it if the operator asks for it, and say so; done twice it does no harm.
+
+        Answers with the seconds until the next turn.
+        """
+        asked = self.worker.status.kubelet
+        if asked is None or asked.asked is None or asked.asked == asked.done:
+            return CHECK_SECONDS
+        pause = await self._carry_out(Command.RESTART_KUBELET)
+        self._last_command = None
+        if pause:
+            return pause
+        done = {"done": asked.asked, "doneAt": times.render(self._edge.wall())}
+        path = f"{WORKERS}/{self.worker.name}/status"
+        answer = _read(await self._edge.api.patch(path, {"status": {"kubelet": done}}))
+        if answer is not None and _version(answer) > _version(self.worker):
+            self.worker = answer
+        return CHECK_SECONDS
 
     async def _carry_out(self, command: Command) -> float:
         log.info("%s (worker=%s node=%s)", command, self.worker.name, self.node)

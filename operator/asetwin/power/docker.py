@@ -86,6 +86,9 @@ for _ in $(seq 100); do grep -qa entrypoint /proc/1/cmdline || break; sleep 0.1;
 """
 
 
+_RESTART_KUBELET = "systemctl restart kubelet"
+
+
 @dataclass(frozen=True, slots=True)
 class _Filter:
     """What the packet filter of one run of one container said, and when."""
@@ -183,6 +186,8 @@ class DockerDriver:
         elif command is Command.START:
             async with _errors(COMMAND_SECONDS):
                 await container.start()
+        elif command is Command.RESTART_KUBELET:
+            await self._execute(body["Id"], _RESTART_KUBELET, COMMAND_SECONDS)
         else:
             script = _AFTER_ENTRYPOINT + _script(command)
             said = await self._execute(body["Id"], script, COMMAND_SECONDS)

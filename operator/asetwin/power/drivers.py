@@ -58,6 +58,8 @@ class Command(StrEnum):
     """Its network goes; it keeps running and keeps its address."""
     RESTORE = "restore"
     """Undoes a cut of ours, and nothing else."""
+    RESTART_KUBELET = "restart the kubelet of"
+    """Its containers run on; the machine has to run, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ class Reason(StrEnum):
     PODS_WOULD_NOT_RUN = "PodsWouldNotRun"
     NO_SURVIVOR = "NoSurvivor"
     QUORUM_AT_RISK = "QuorumAtRisk"
+    PLANNED_LEAVE = "PlannedLeave"
     PAUSED = "Paused"
     ACTIVE = "Active"
 
@@ -105,6 +106,15 @@ class Reason(StrEnum):
     POWER_PENDING = "PowerPending"
     WAITING_FOR_PROOF = "WaitingForProof"
     POWER_CONTRADICTED = "PowerContradicted"
+
+    # DeviceUpdate; UPDATING also says why an AseNode is away.
+    UPDATING = "Updating"
+    QUEUED = "Queued"
+    NOT_HEALTHY = "NotHealthy"
+    FAILOVER_NOT_READY = "FailoverNotReady"
+    DRAIN_BLOCKED = "DrainBlocked"
+    DRAIN_TIMED_OUT = "DrainTimedOut"
+    UPDATED = "Updated"
 
     # HardwareFailure.
     INJECTED = "Injected"

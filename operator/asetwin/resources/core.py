@@ -129,6 +129,7 @@ class Pod:
     claims: tuple[str, ...] = ()
     """The PersistentVolumeClaims that it mounts, by name."""
     demands: Demands = field(default_factory=Demands)
+    finalizers: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -170,6 +171,7 @@ class Pod:
             unschedulable=scheduled.get("message", "") if is_stuck else "",
             claims=_claims(meta, spec),
             demands=Demands.read(spec, meta),
+            finalizers=tuple(meta.get("finalizers") or ()),
         )
 
 

@@ -1,5 +1,7 @@
 """asetwin's own kinds as typed objects: AseDevice, AseNode, PinnedWorker, HardwareFailure.
 
+DeviceUpdate is in :mod:`asetwin.resources.updates`.
+
 The schema that users meet is ``crds/``; these classes mirror it field by
 field and ``tests/unit/test_crds.py`` fails when one of the two moves alone.
 Reading is lenient (unknown fields are ignored), because the API server has
@@ -13,6 +15,7 @@ from pydantic import Field
 
 from asetwin.resources.conditions import Condition
 from asetwin.resources.times import Time
+from asetwin.resources.updates import DeviceUpdate
 from asetwin.resources.wire import Metadata as Metadata
 from asetwin.resources.wire import Resource as Resource
 from asetwin.resources.wire import Wire as Wire
@@ -166,6 +169,7 @@ class MasterStatus(Wire):
     phase: MasterPhase = MasterPhase.WAITING
     since: Time
     pod: str = ""
+    version: str | None = None
 
 
 class ReserveRow(Wire):
@@ -212,11 +216,13 @@ class PodProblem(Wire):
 class FailoverPhase(StrEnum):
     """How far a failover has come."""
 
+    DRAINING = "Draining"
     FENCING = "Fencing"
     MOVING = "Moving"
     RECOVERED = "Recovered"
     RECOVERED_IN_PART = "RecoveredInPart"
     REPAIRED = "RepairedBefore"
+    TAKEN_BACK = "TakenBack"
     REBALANCING = "Rebalancing"
 
 
@@ -283,10 +289,15 @@ class RebalanceRecord(Wire):
 
 
 class Failover(Wire):
-    """One loss of a node, from detection to recovery; the operator's memory of it."""
+    """One loss of a node, from detection to recovery; the operator's memory of it.
+
+    With ``update`` it is a planned leave for the DeviceUpdate of that name: the
+    pods are evicted and nothing is fenced.
+    """
 
     id: str
     trigger: str
+    update: str | None = None
     from_node: str = Field(alias="from")
     to_node: str | None = Field(default=None, alias="to")
     phase: FailoverPhase = FailoverPhase.FENCING
@@ -325,6 +336,7 @@ class FailoverRecord(Wire):
 
     id: str
     trigger: str
+    update: str | None = None
     from_node: str = Field(alias="from")
     to_node: str | None = Field(default=None, alias="to")
     phase: FailoverPhase
@@ -435,6 +447,7 @@ class AseNodeStatus(Wire):
     worker: str | None = None
     node_name: str | None = None
     failed_components: tuple[str, ...] = ()
+    version: str | None = None
     booted_at: Time | None = None
     recent_failures: tuple[Time, ...] = ()
     resources: tuple[ReserveRow, ...] = ()
@@ -493,12 +506,25 @@ class Power(Wire):
     finished_at: Time | None = None
 
 
+class KubeletRestart(Wire):
+    """A contract like that of power: the operator asks, the power agent does it and says so.
+
+    Each restart has a name of its own; it is done when the two are the same.
+    """
+
+    asked: str | None = None
+    done: str | None = None
+    done_at: Time | None = None
+
+
 class PinnedWorkerStatus(Wire):
     """What is known about the worker VM."""
 
     observed_generation: int | None = None
     summary: str | None = None
     power: Power | None = None
+    kubelet: KubeletRestart | None = None
+    version: str | None = None
     address: str | None = None
     gpus: int | None = None
     conditions: tuple[Condition, ...] = ()
@@ -563,5 +589,6 @@ KINDS: dict[str, type[Resource]] = {
     "asenodes": AseNode,
     "pinnedworkers": PinnedWorker,
     "hardwarefailures": HardwareFailure,
+    "deviceupdates": DeviceUpdate,
 }
 """Plural name in the API → class."""

@@ -43,7 +43,7 @@ class Metadata(Wire):
 
 
 class Resource(Wire):
-    """What all four kinds share."""
+    """What all kinds of ours share."""
 
     metadata: Metadata
 

@@ -27,6 +27,8 @@ ACTOR = "power-agent"
 HOLDER = "power-agent-1"
 KILL_SECONDS = 0.2
 START_SECONDS = 0.3
+RESTART_SECONDS = 0.5
+"""What a kubelet takes to be restarted."""
 BOOT_SECONDS = 1.5
 """From the start of a machine to its kubelet's first heartbeat."""
 NOTICE_SECONDS = 0.02
@@ -227,6 +229,12 @@ class PowerAgent(Process):
         if verdict.changes:
             patch = {"status": {"power": verdict.changes}}
             self._server.patch("pinnedworkers", worker.name, patch, subresource="status")
+        restart = worker.status.kubelet
+        is_asked = restart is not None and restart.asked not in (None, restart.done)
+        is_idle = verdict.command is None and machine.machine is Machine.RUNNING
+        if is_accepted and is_asked and is_idle and restart is not None:
+            self._busy.add(node)
+            self.timeline.call_later(RESTART_SECONDS, self._restarted, worker.name, restart.asked)
         if verdict.command is not None:
             self._busy.add(node)
             if verdict.command is Command.KILL and machine.machine is Machine.PAUSED:
@@ -235,6 +243,23 @@ class PowerAgent(Process):
             takes = START_SECONDS if verdict.command is Command.START else KILL_SECONDS
             delay = self.timeline.varied(takes)
             self.timeline.call_later(delay, self._carry_out, node, verdict.command)
+
+    def _restarted(self, worker: str, asked: str | None) -> None:
+        """The kubelet is back after a moment; its containers have never stopped."""
+        found = self._server.find("pinnedworkers", worker)
+        if found is None:
+            return
+        self._busy.discard(found["spec"]["nodeName"])
+        if not self.is_running:
+            return
+        self._server.actor = ACTOR
+        try:
+            done = {"done": asked, "doneAt": times.render(self.timeline.wall())}
+            patch = {"status": {"kubelet": done}}
+            self._server.patch("pinnedworkers", worker, patch, subresource="status")
+        finally:
+            self._server.actor = SYSTEM
+        self.notice()
 
     def _release(self, worker: PinnedWorker) -> None:
         """Give back to a machine whose PinnedWorker is gone what was taken from it."""

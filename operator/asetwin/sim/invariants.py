@@ -142,8 +142,9 @@ class FencedPods(Invariant):
     With a power agent the machine itself must stand still. ``BestEffort`` may
     take a kubelet that is silent for proof where no agent is alive.
 
-    Without force it deletes its own masters, and pods whose GPU has failed; all
-    others it evicts. DaemonSets' and mirror pods it does not delete at all (4.4).
+    Without force it deletes its own masters, pods whose GPU has failed, and what
+    an update may delete by ``onDrainTimeout: Force``; all others it evicts.
+    DaemonSets' and mirror pods it does not delete at all (4.4).
     """
 
     def __init__(self, world: World) -> None:
@@ -165,13 +166,19 @@ class FencedPods(Invariant):
         if (change.type == DELETED or is_forced) and is_bodily and not self._is_off(node):
             self.fail(f"pod {name} was force-deleted from {node}, which is not known to be off")
         is_plain = change.type != DELETED and not is_forced and not is_master(before)
-        if is_plain and not self._is_evicted(before) and not self._lacks_gpu(before):
+        is_allowed = self._lacks_gpu(before) or self._may_force()
+        if is_plain and not self._is_evicted(before) and not is_allowed:
             self.fail(f"pod {name} was deleted without being a master's")
         if "kubernetes.io/config.mirror" in (before["metadata"].get("annotations") or {}):
             self.fail(f"mirror pod {name} was deleted")
         owner = bodies.controller(before)
         if owner is not None and owner["kind"] == "DaemonSet" and self._exists(owner):
             self.fail(f"DaemonSet pod {name} was deleted")
+
+    def _may_force(self) -> bool:
+        """Whether the resource of an update says that what is left may be deleted."""
+        found = self.world.server.listed("deviceupdates")
+        return any(one["spec"].get("onDrainTimeout") == "Force" for one in found)
 
     def _is_evicted(self, pod: Json) -> bool:
         """Whether the request that is being carried out is the pod's eviction."""
@@ -235,7 +242,10 @@ class LiftedFirst(Invariant):
 
 
 class FewInFlight(Invariant):
-    """Pods are evicted two at a time at most, and one per workload (4.6)."""
+    """Pods are evicted one per workload, and two at a time where nobody waits for it (4.5, 4.6).
+
+    A drain for an update goes on where nothing is Ready, if its resource says so.
+    """
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -267,11 +277,17 @@ class FewInFlight(Invariant):
             self.fail(f"{call.target.name} was to be evicted, and nothing would replace it")
             return
         self._missing = {uid: want for uid, want in self._missing.items() if self._lacks(uid, want)}
-        if owner["uid"] in self._missing:
+        node = self.world.server.find("nodes", bodies.node_of(pod)) or {}
+        is_drain = bool((node.get("spec") or {}).get("unschedulable"))
+        if owner["uid"] in self._missing and not (is_drain and self._may_go_on()):
             self.fail(f"a second pod of {owner['name']} was evicted before the first was replaced")
         self._missing[owner["uid"]] = self._ready(owner["uid"])
-        if len(self._missing) > 2:
+        if len(self._missing) > (10 if is_drain else 2):
             self.fail(f"{len(self._missing)} pods were in flight at one time")
+
+    def _may_go_on(self) -> bool:
+        found = self.world.server.listed("deviceupdates")
+        return any(one["spec"].get("allowUnready") for one in found)
 
     def _lacks(self, uid: str, want: int) -> bool:
         sets = self.world.server.objects("replicasets"), self.world.server.objects("statefulsets")
@@ -287,6 +303,38 @@ class FewInFlight(Invariant):
             for one in self.world.server.owned(uid, "pods")
             if bodies.is_ready(one) and not bodies.is_deleting(one)
         )
+
+
+class OneOut(Invariant):
+    """Of the nodes of a device at most one is out by our doing, and never the last good one (4.9).
+
+    What counts is the moment at which the operator cordons a Node for an update.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        world.observers.append(self._look)
+
+    def _look(self, change: Change) -> None:
+        before = change.before
+        if change.plural != "nodes" or change.actor != ACTOR or before is None:
+            return
+        name = change.body["metadata"]["name"]
+        is_cordon = change.body["spec"].get("unschedulable") and not before["spec"].get(
+            "unschedulable"
+        )
+        pins = {
+            one["spec"]["aseNode"]: one["spec"]["nodeName"]
+            for one in self.world.server.listed("pinnedworkers")
+        }
+        for device in self.world.server.listed("asedevices"):
+            record = (device.get("status") or {}).get("failover") or {}
+            if not is_cordon or not record.get("update") or pins.get(record["from"]) != name:
+                continue
+            other = self.world.server.find("nodes", pins.get(record.get("to"), ""))
+            mark = bodies.annotation(other or {}, constants.ANNOTATION_OWNED, "{}")
+            if other is None or not bodies.is_ready(other) or json.loads(mark).get("cordon"):
+                self.fail(f"Node {name} leaves for an update, and {record.get('to')} is not well")
 
 
 class JournalHolds(Invariant):
@@ -506,6 +554,7 @@ ALL: tuple[type[Invariant], ...] = (
     TrueStates,
     BackWhenWell,
     LiftedWhileOut,
+    OneOut,
 )
 
 

@@ -28,6 +28,7 @@ KINDS: dict[str, Kind] = {
         Kind("asenodes", _OURS, "AseNode", is_namespaced=False),
         Kind("pinnedworkers", _OURS, "PinnedWorker", is_namespaced=False),
         Kind("hardwarefailures", _OURS, "HardwareFailure", is_namespaced=False),
+        Kind("deviceupdates", _OURS, "DeviceUpdate", is_namespaced=False),
         Kind("nodes", "v1", "Node", is_namespaced=False, status_keeps_metadata=False),
         Kind("namespaces", "v1", "Namespace", is_namespaced=False),
         Kind("pods", "v1", "Pod", status_keeps_metadata=False),

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from asetwin import constants
+from asetwin.resources import devices
 from asetwin.sim.agents import Container
 from asetwin.sim.bodies import Json
 from asetwin.sim.world import Options, Source, World
@@ -181,7 +182,7 @@ def _remove_node(world: World, what: str) -> None:
 
 def _crds(world: World, what: str) -> None:
     change = world.server.install if what == "install" else world.server.uninstall
-    for plural in ("asedevices", "asenodes", "pinnedworkers", "hardwarefailures"):
+    for plural in devices.KINDS:
         change(plural)
 
 

@@ -19,7 +19,7 @@ from asetwin.sim.bodies import Json
 from asetwin.sim.clock import START
 
 _MOMENTS = ("At", "since", "Time")
-_OURS = ("asedevices", "asenodes", "pinnedworkers", "hardwarefailures")
+_OURS = ("asedevices", "asenodes", "pinnedworkers", "hardwarefailures", "deviceupdates")
 
 
 def seconds(moment: float) -> str:
@@ -81,6 +81,7 @@ def _status(step: plan.WriteStatus, snapshot: Snapshot) -> Iterator[str]:
         "asenodes": snapshot.ase_nodes,
         "pinnedworkers": snapshot.workers,
         "hardwarefailures": snapshot.failures,
+        "deviceupdates": snapshot.updates,
     }[step.plural]
     known = objects.get(step.name)
     before = known.status.wire() if known is not None else {}
@@ -207,7 +208,8 @@ def _object(body: Json) -> dict[str, Any]:
     result: dict[str, Any] = {}
     if meta.get("finalizers"):
         result["finalizers"] = meta["finalizers"]
-    for name in ("state", "phase", "summary", "proof", "nodeName", "failedComponents"):
+    plain = ("state", "phase", "summary", "proof", "nodeName", "failedComponents")
+    for name in (*plain, "version", "waitingFor", "progress", "reason"):
         if status.get(name):
             result[name] = status[name]
     tellers: dict[str, Callable[[Any], Any]] = {
@@ -222,6 +224,12 @@ def _object(body: Json) -> dict[str, Any]:
         "recentFailures": lambda all_: [elapsed(one) for one in all_],
         "startedAt": elapsed,
         "expiresAt": elapsed,
+        "finishedAt": elapsed,
+        "kubelet": lambda one: (
+            f"restarted at {elapsed(one['doneAt'])}" if "done" in one else "asked"
+        ),
+        "nodes": lambda all_: [_progress(one) for one in all_],
+        "outages": lambda all_: [_outage(one) for one in all_],
     }
     for name, tell in tellers.items():
         if status.get(name):
@@ -241,7 +249,26 @@ def _votes(votes: Json) -> str:
 
 
 def _master(one: Json) -> str:
+    if "fromNode" in one:
+        return f"{one['stage']}, was on {one['fromNode']}"
     return f"{one['phase']} on {one['node']}, epoch {one['epoch']}, since {elapsed(one['since'])}"
+
+
+def _progress(one: Json) -> str:
+    moments = [
+        f"{name} {elapsed(one[f'{name}At'])}"
+        for name in ("drained", "off", "updated")
+        if f"{name}At" in one
+    ]
+    drain = one.get("drain") or {}
+    moments += [f"{drain['moved']} of {drain['total']} pods moved"] if drain.get("total") else []
+    text = ", ".join([f"{one['name']} {one['stage']}", *moments])
+    return f"{text}: {one['message']}" if one.get("message") else text
+
+
+def _outage(one: Json) -> str:
+    text = f"{one['kind']} {one['namespace']}/{one['name']}: {one['milliseconds'] / 1000:.1f} s"
+    return f"{text}, out since {elapsed(one['since'])}" if "since" in one else text
 
 
 def _reserve(one: Json) -> list[str]:
