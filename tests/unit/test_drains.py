@@ -131,7 +131,17 @@ def test_a_budget_is_asked_first_and_told_in_words() -> None:
         verdict.message == "0 of 3 pods have left; held: default/web-0 and 2 more "
         "(Budget: PDB default/web needs 4 healthy, has 4)"
     )
-    assert verdict.is_stuck
+
+
+def test_that_something_is_held_is_news_only_after_a_while() -> None:
+    seen = cluster(*deployment(replicas=3), *web(3), budgets=(budget(allowed=0),))
+    first = drain(seen)
+    assert not first.is_stuck
+    assert NOW + drains.HELD_SECONDS in first.wakes
+    assert not drain(seen, memory=first.memory, now=NOW + 1.9).is_stuck
+    assert drain(seen, memory=first.memory, now=NOW + 2.0).is_stuck
+    free = replace(seen, budgets=(budget(allowed=1),))
+    assert drain(free, memory=first.memory, now=NOW + 2.0).memory.held_since is None
 
 
 def test_two_budgets_on_one_pod_let_nothing_go() -> None:

@@ -28,6 +28,8 @@ ASK_SECONDS = 5.0
 """From one eviction to the next attempt for the same pod, as ``kubectl drain`` waits."""
 FORCED_SECONDS = 30.0
 """How long pods that were deleted by force may take to end before the node goes all the same."""
+HELD_SECONDS = 2.0
+"""A budget's own status follows a moment after the replacement is Ready: no news before that."""
 MESSAGE_NAMES = 3
 COUNTED = frozenset({"ReplicaSet", "StatefulSet"})
 """Controllers that keep as many pods as they say; a Job's become fewer."""
@@ -53,7 +55,7 @@ class Verdict:
     deletions: tuple[DeletePod, ...] = ()
     is_done: bool = False
     is_stuck: bool = False
-    """Whether something holds pods and none is on its way."""
+    """Whether something holds pods and none has been on its way for a while."""
     is_late: bool = False
     wakes: tuple[float, ...] = ()
 
@@ -132,19 +134,28 @@ def rule(
         blocked_count=len(look.blocked),
         blocked=tuple(look.blocked[: constants.STATUS_LIST_LIMIT]),
         asked=tuple(look.asks[: constants.STATUS_LIST_LIMIT]),
+        held_since=_held_since(memory, look),
         forced=request.is_forced,
     )
     is_done = not (left or look.waits or look.blocked)
+    stuck_at = now if after.held_since is None else after.held_since + HELD_SECONDS
     return Verdict(
         memory=after,
         message=_message(after, look),
         evictions=tuple(look.evictions),
         deletions=deletions,
         is_done=is_done or (request.is_forced and now >= gives_up_at),
-        is_stuck=bool(look.blocked) and not look.waits,
+        is_stuck=after.held_since is not None and now >= stuck_at,
         is_late=now >= ends_at,
-        wakes=tuple(one for one in (*look.wakes, ends_at, gives_up_at) if one > now),
+        wakes=tuple(one for one in (*look.wakes, stuck_at, ends_at, gives_up_at) if one > now),
     )
+
+
+def _held_since(memory: Drain, look: _Look) -> float | None:
+    """Since when everything that is left is held; None while something is on its way."""
+    if not look.blocked or look.waits:
+        return None
+    return memory.held_since if memory.held_since is not None else look.now
 
 
 def leavers(node: str, pods: failover.Pods) -> list[Pod]:

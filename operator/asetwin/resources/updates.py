@@ -92,6 +92,7 @@ class Drain(Wire):
     blocked_count: int = 0
     blocked: tuple[BlockedPod, ...] = ()
     asked: tuple[Ask, ...] = ()
+    held_since: Time | None = None
     forced: bool = False
 
 
