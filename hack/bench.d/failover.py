@@ -94,7 +94,7 @@ class Bench:
         spec["terminationGracePeriodSeconds"] = 1
         # Even, whatever ran where before: the replacement after a kill has no choice anyway.
         (container,) = spec["containers"]
-        for key in ("readinessProbe", "ports", "env"):
+        for key in ("readinessProbe", "ports", "env", "lifecycle"):
             container.pop(key, None)
         container["command"] = ["sleep", "86400"]
         container["resources"] = {"requests": {"cpu": "5m", "memory": "8Mi"}}
