@@ -198,8 +198,9 @@ class Bench:
 
     def restore(self, node: str) -> None:
         """The container runs again and Kubernetes says so; the workload goes."""
-        self.remove()
+        # First: without asetwin nobody but the node's own kubelet ends the pods that were on it.
         run("docker", "start", node)
+        self.remove()
 
         def is_ready() -> bool:
             found = json.loads(kubectl("get", "node", node, "-o", "json"))

@@ -137,13 +137,14 @@ def test_a_machine_that_died_and_came_back_before_anyone_looked_has_rebooted(twi
     assert power(twin, NODE_A)["startedAt"][:19] == engine.state(node)["StartedAt"][:19]
 
 
-def test_a_container_killed_by_hand_is_seen_within_a_second(twin: Twin) -> None:
+def test_a_container_killed_by_hand_is_seen_before_its_kubelet_is_missed(twin: Twin) -> None:
     node = twin.nodes[NODE_B]
     docker("kill", node)
     twin.wait("the agent's proof", lambda: power(twin, NODE_B)["observed"] == "Off", within=15)
     seen, ended = power(twin, NODE_B)["observedAt"], power(twin, NODE_B)["finishedAt"]
-    # Both by this machine's clock; a second each is what the format may hide.
-    assert _seconds(seen) - _seconds(ended) < 3
+    # Long before a kubelet's silence would tell, however busy this machine is.
+    timeout = twin.device()["spec"]["timing"]["heartbeatTimeoutSeconds"]
+    assert 0 <= _seconds(seen) - _seconds(ended) < timeout
     wait_state(twin, NODE_B, "Down")
     docker("start", node)
     twin.wait_steady(within=120)

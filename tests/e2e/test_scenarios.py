@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,11 @@ def story(events: Iterable[Json], since: float) -> Story:
             if reason in reasons:
                 row = (moment, reasons.index(reason), reason)
                 told[f"{about['name']} {family}"].append(row)
-    return {key: [reason for _, _, reason in sorted(rows)] for key, rows in told.items()}
+    # Two parts that fail or are repaired together are told in one turn or in two.
+    return {
+        key: [reason for reason, _ in groupby(reason for _, _, reason in sorted(rows))]
+        for key, rows in told.items()
+    }
 
 
 def simulated(path: Path) -> Story:

@@ -68,7 +68,12 @@ def places(twin: Twin, app: str) -> list[str]:
 
 
 def uids(twin: Twin, app: str) -> set[str]:
-    return {pod["metadata"]["uid"] for pod in of(twin, app)}
+    """The pods of one Deployment that nobody has asked to end."""
+    return {
+        pod["metadata"]["uid"]
+        for pod in of(twin, app)
+        if "deletionTimestamp" not in pod["metadata"]
+    }
 
 
 def wait_moved_to(twin: Twin, survivor: str, **replicas: int) -> None:
