@@ -96,8 +96,13 @@ def is_settled(twin: Twin) -> bool:
     """Whether what the last event has begun has come as far as it will without another."""
     status = twin.status()
     phase = str((status.get("failover") or {}).get("phase", "Recovered"))
-    settled = [twin.condition("PinnedWorker", one, "PowerSettled") for one in WORKERS]
-    return phase.startswith("Recovered") and all(one.get("status") == "True" for one in settled)
+    # What a hand has stopped stays Off though On is desired: it waits for the hand.
+    is_still = all(
+        twin.condition("PinnedWorker", one, "PowerSettled").get("status") == "True"
+        or (twin.status("PinnedWorker", one).get("power") or {}).get("observed") == "Off"
+        for one in WORKERS
+    )
+    return phase.startswith("Recovered") and is_still
 
 
 WORKERS = ("worker-a", "worker-b")
