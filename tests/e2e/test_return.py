@@ -58,7 +58,8 @@ def test_pods_go_back_one_by_one_and_their_budget_holds(twin: Twin) -> None:
     assert rebalanced(twin)["reason"] == "Balanced"
     told_of = ("Rebalancing", "Rebalanced", "ReserveRestored")
     story = [one for one in twin.events("AseDevice", DEVICE) if one in told_of]
-    assert story[-3:] == list(told_of)
+    # The last two are told in one turn, at one moment.
+    assert (story[-3], set(story[-3:])) == ("Rebalancing", set(told_of))
     # A second look finds nothing to do.
     after = uids(twin, "web")
     time.sleep(5)
@@ -83,8 +84,7 @@ def test_only_what_fits_and_is_free_to_go_is_moved_back(twin: Twin) -> None:
     assert places(twin, "alone") == [NODE_A]
     twin.fail(NODE_A, "Node")
     wait_moved_to(twin, NODE_B, **counts)
-    # From now on one of them would rather be where it is, and one cannot be anywhere else,
-    # for a reason that only the scheduler sees.
+    # From now on one of them would rather be where it is, and one cannot be anywhere else.
     near = {"labelSelector": {"matchLabels": {"app": "pinned"}}, "topologyKey": HOSTNAME}
     tied = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [near]}}
     for app, affinity in (("fond", preferred(b)), ("attached", tied)):
@@ -107,13 +107,14 @@ def test_only_what_fits_and_is_free_to_go_is_moved_back(twin: Twin) -> None:
     assert (evicted["pinned"], evicted["alone"]) == (0, 0)
     assert evicted["plain"] == 2
     assert evicted["fond"] <= 1
-    assert evicted["attached"] == 1
+    assert evicted["attached"] == 0
     assert places(twin, "attached") == [NODE_B] * 2
     # No pod that was made in between was evicted again.
     assert {app: len(seen[app] - before[app]) for app in counts} == evicted
     told = rebalanced(twin)
     assert told["reason"] == "RebalanceBlocked", told
-    for text in ("pinned-", "NodeAffinity", "alone needs 1 healthy, has 1", "CameBack"):
+    # The list is capped: the pinned one is among those that are only counted.
+    for text in ("alone needs 1 healthy, has 1", "PodAffinity", "and 1 more"):
         assert text in told["message"], told
     after = {app: uids(twin, app) for app in counts}
     time.sleep(5)
