@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from asetwin.model import decide, facts, leaves, master, nodes, references, updates
+from asetwin.model import decide, evening, facts, leaves, master, nodes, references, updates
 from asetwin.model.marks import Mark
 from asetwin.model.plan import WriteStatus
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources import core, times
-from asetwin.resources.devices import AseDevice, NodeState, PowerState
+from asetwin.resources.devices import AseDevice, NodeState, PowerState, Rebalance, RebalanceOutcome
 from asetwin.resources.updates import DeviceUpdate, DeviceUpdateStatus, Stage, UpdatePhase
 from unit.builders import (
     NOW,
@@ -341,6 +341,43 @@ def test_an_update_whose_device_is_gone_forgets_how_far_it_was() -> None:
     assert write.patch["phase"] == "Rejected"
     assert write.patch["nodes"] is None
     assert "spec.device: there is no AseDevice gone; there is ase" in write.patch["summary"]
+
+
+@pytest.mark.parametrize(
+    ("unheard", "stage"),
+    [
+        pytest.param(frozenset(), Stage.RETURNING, id="heard"),
+        pytest.param(frozenset({"kube-node-lease/nb"}), Stage.RESTARTING, id="only-found"),
+    ],
+)
+def test_a_restart_is_over_when_the_kubelet_was_heard_after_it(
+    unheard: frozenset[str], stage: Stage
+) -> None:
+    """An operator that was started meanwhile has found the Lease only, whatever its age."""
+    one = update(status=in_stage(Stage.RESTARTING))
+    told = {"asked": one.token("b"), "done": one.token("b"), "doneAt": times.render(NOW - 5)}
+    leases = [
+        core.Lease("kube-node-lease", "nb", "nb", duration=4),
+        core.Lease("asetwin-system", "asetwin-power-agent", "agent-1"),
+    ]
+    renewed = {"kube-node-lease/nb": NOW - 1, "asetwin-system/asetwin-power-agent": NOW}
+    restarted = worker("wb", status={"kubelet": told})
+    seen = at_rest(one, restarted, *leases, renewed=renewed, unheard=unheard)
+    assert status_of(seen).nodes[0].stage is stage
+
+
+def test_nothing_begins_while_pods_are_shared_out_evenly() -> None:
+    seen = at_rest(update())
+    known = facts.gather(seen.devices["ase"], seen, references.resolve(seen), NOW)
+    memory = Rebalance(started_at=NOW, from_node="a", to_node="b")
+    moving = replace(known, even=evening.Verdict(memory=memory))
+    moves = master.rule(seen.devices["ase"], known.views, seen, has_quorum=True, now=NOW)
+    ((_, status),) = updates.rule(moving, moves).statuses
+    assert status.waiting_for == "pods to be shared out evenly"
+    ended = memory.model_copy(update={"outcome": RebalanceOutcome.BLOCKED, "ended_at": NOW})
+    after = replace(known, even=evening.Verdict(memory=ended))
+    ((_, status),) = updates.rule(after, moves).statuses
+    assert status.nodes[0].stage is Stage.DRAINING
 
 
 def test_a_version_that_is_not_stated_is_the_name_of_the_update() -> None:

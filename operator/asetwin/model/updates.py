@@ -296,7 +296,9 @@ def _restart(turn: _Turn, node: NodeProgress) -> None:
         return
     done_at = done.done_at or turn.now
     key = f"kube-node-lease/{worker.spec.node_name}"
-    is_heard = turn.facts.snapshot.renewed.get(key, 0.0) > done_at
+    snapshot = turn.facts.snapshot
+    # A Lease that was only found, as after a start of the operator, is no sign of life.
+    is_heard = key not in snapshot.unheard and snapshot.renewed.get(key, 0.0) > done_at
     if is_heard or turn.now >= done_at + BOOT_SECONDS:
         turn.enter(node, Stage.RETURNING)
     else:
@@ -357,6 +359,8 @@ def _obstacle(turn: _Turn, leaving: str) -> Obstacle | None:
         return Reason.NOT_HEALTHY, text
     if facts.lost_gpus.move is not None:
         return Reason.NOT_HEALTHY, f"pods to leave a failed GPU of {facts.lost_gpus.move.node}"
+    if facts.even.lifted_for:
+        return Reason.NOT_HEALTHY, "pods to be shared out evenly"
     if not turn.moves.is_serving:
         return Reason.NOT_HEALTHY, f"the master, which {turn.moves.message}"
     ready = conditions_of.find(view.member.ase_node.status.conditions, "FailoverReady")
