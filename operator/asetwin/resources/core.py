@@ -155,6 +155,8 @@ class Pod:
             {},
         )
         is_stuck = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+        # Not where room has been made for it, which is free when those driven out have ended.
+        is_stuck = is_stuck and not status.get("nominatedNodeName")
         return cls(
             namespace=meta["namespace"],
             name=meta["name"],

@@ -1,7 +1,7 @@
 """What the API server does to an object before it keeps it: defaults, limits, quotas.
 
-Sources: Kubernetes' DefaultTolerationSeconds, LimitRanger and ResourceQuota
-admission plugins and the quota evaluator for pods. A quota is weighed by its
+Sources: Kubernetes' DefaultTolerationSeconds, Priority, LimitRanger and
+ResourceQuota admission plugins and the quota evaluator for pods. A quota is weighed by its
 status, as there: a new or changed limit holds once the quota controller
 (:mod:`asetwin.sim.janitors`) has written it to the status.
 """
@@ -28,11 +28,32 @@ def admit(server: "ApiServer", plural: str, body: Json) -> Json:
         return {**body, "status": {"phase": "Active"}}
     if plural != "pods":
         return body
-    spec = _with_defaults(body["spec"])
+    spec = _with_priority(server, body["spec"], body["metadata"])
+    spec = _with_defaults(spec)
     spec = _with_limit_ranges(server, body["metadata"]["namespace"], spec)
     body = {**body, "spec": spec, "status": {"phase": "Pending"}}
     charge(server, body)
     return body
+
+
+def _with_priority(server: "ApiServer", spec: Json, meta: Json) -> Json:
+    """Value and policy of its PriorityClass; source: the Priority admission plugin.
+
+    A value that is stated is kept, which the API server would refuse.
+    """
+    name = spec.get("priorityClassName", "")
+    known = server.objects("priorityclasses")
+    default: Json = next((one for one in known.values() if one.get("globalDefault")), {})
+    found = known.get(("", name)) if name else default
+    if name in _PRIORITIES:
+        found = {"value": _PRIORITIES[name]}
+    if found is None:
+        text = f"no PriorityClass with name {name} was found"
+        raise _forbidden(meta.get("name", ""), text)
+    given = {"priority": int(found.get("value", 0))}
+    if found.get("preemptionPolicy"):
+        given["preemptionPolicy"] = found["preemptionPolicy"]
+    return {**given, **spec}
 
 
 def _with_defaults(spec: Json) -> Json:
@@ -41,11 +62,9 @@ def _with_defaults(spec: Json) -> Json:
         taint = {"key": name, "effect": "NoExecute"}
         if not bodies.tolerates(tolerations, taint):
             tolerations.append({**taint, "operator": "Exists", "tolerationSeconds": 300})
-    named = spec.get("priorityClassName", "")
     return {
         "restartPolicy": "Always",
         "terminationGracePeriodSeconds": 30,
-        "priority": _PRIORITIES.get(named, 0),
         **spec,
         "tolerations": tolerations,
         **{

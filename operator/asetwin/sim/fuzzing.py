@@ -80,6 +80,7 @@ class _Maker:
         self.nodes = ["node-a", "node-b"] if rng.random() < 0.96 else ["node-a"]
         self.gpus = rng.choice((0, 1, 1, 2))
         self.workloads = self._workloads()
+        self.is_crowded = self._crowd()
         self.failures = 0
 
     def make(self) -> Json:
@@ -133,6 +134,8 @@ class _Maker:
     def _device(self) -> Json:
         rng = self.rng
         spec: Json = {"shares": [{"name": "data", "protocol": "NFS", "capacity": "1Gi"}]}
+        if self.is_crowded:
+            spec["reserve"] = {"percent": 100}
         if rng.random() < 0.2:
             spec["fencing"] = "BestEffort"
         if rng.random() < 0.2:
@@ -168,6 +171,21 @@ class _Maker:
         for one in found:
             one["startSeconds"] = rng.choice((0.5, 1, 5))
         return found
+
+    def _crowd(self) -> bool:
+        """Now and then so much, without a reserve, that a failover drives pods out."""
+        # Dice of its own, so that all other seeds stay what they were.
+        rng = Random(f"{self.profile.value}/{self.seed}/crowd")
+        if len(self.nodes) < 2 or rng.random() >= 0.1:
+            return False
+        cpu, replicas = rng.choice((("700m", 3), ("1500m", 2)))
+        vital: Json = {"name": "vital/core", "cpu": cpu, "replicas": replicas, "priority": 1000}
+        if rng.random() < 0.3:
+            vital["budget"] = {"maxUnavailable": 1}
+        self.workloads.append({**vital, "startSeconds": 1})
+        web = self.workloads[0]
+        web.update(cpu="700m", replicas=max(3, web["replicas"]))
+        return True
 
     def _component(self, *, is_fatal: bool = False) -> str:
         rng = self.rng

@@ -46,6 +46,13 @@ KINDS: dict[str, Kind] = {
         Kind("statefulsets", "apps/v1", "StatefulSet"),
         Kind("daemonsets", "apps/v1", "DaemonSet"),
         Kind("jobs", "batch/v1", "Job"),
+        Kind(
+            "priorityclasses",
+            "scheduling.k8s.io/v1",
+            "PriorityClass",
+            is_namespaced=False,
+            has_status=False,
+        ),
         Kind("poddisruptionbudgets", "policy/v1", "PodDisruptionBudget"),
         Kind("leases", "coordination.k8s.io/v1", "Lease", has_status=False),
     )

@@ -74,6 +74,8 @@ class Workload(Stated):
     cpu: str = "50m"
     memory: str = "32Mi"
     gpus: int = Field(default=0, ge=0)
+    priority: int = Field(default=0, ge=-1_000_000_000, le=1_000_000_000)
+    """The value of a PriorityClass of its own; 0 is none."""
     budget: Budget | None = None
     share: str | None = None
     """The device's share that its pods mount."""
@@ -125,6 +127,11 @@ def workloads(stated: Sequence[Workload], nodes: Iterable[str]) -> Iterator[Json
             yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
         seen.add(namespace)
         yield from _claims(one, namespace, name)
+        if one.priority:
+            meta = {"name": _priority_class(one)}
+            group = "scheduling.k8s.io/v1"
+            body = {"apiVersion": group, "kind": "PriorityClass", "metadata": meta}
+            yield {**body, "value": one.priority}
         yield _controller(one, namespace, name, list(nodes))
         if one.budget is not None:
             spec = one.budget.model_dump(by_alias=True, exclude_none=True)
@@ -147,6 +154,10 @@ def _claims(one: Workload, namespace: str, name: str) -> Iterator[Json]:
     yield {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": spec}
 
 
+def _priority_class(one: Workload) -> str:
+    return "-".join(one.key)
+
+
 def _controller(one: Workload, namespace: str, name: str, nodes: list[str]) -> Json:
     labels = {"app": name}
     resources: Json = {"requests": {"cpu": one.cpu, "memory": one.memory}}
@@ -156,6 +167,8 @@ def _controller(one: Workload, namespace: str, name: str, nodes: list[str]) -> J
         "terminationGracePeriodSeconds": one.grace_seconds,
         "containers": [{"name": "main", "image": "sample", "resources": resources}],
     }
+    if one.priority:
+        pod["priorityClassName"] = _priority_class(one)
     if one.share is not None:
         pod["volumes"] = [{"name": "share", "persistentVolumeClaim": {"claimName": name}}]
     if one.node is not None:

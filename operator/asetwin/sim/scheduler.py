@@ -3,17 +3,19 @@
 The filters are those of :mod:`asetwin.model.placement.boards`, which the
 end-to-end tests hold against the real kube-scheduler. Scores are the simplest
 that spread: fewest of the same controller's pods, then the least requested.
-Preemption is not simulated.
+Preemption is that of :mod:`asetwin.model.placement.preemptions`: the victims
+are deleted as anybody would, and the Node is kept for the pod meanwhile. A
+DaemonSet's pods are spared, which here do not go through the scheduler.
 """
 
 from collections import Counter
 from typing import Any
 
-from asetwin.model.placement import rooms
+from asetwin.model.placement import preemptions, rooms
 from asetwin.model.placement.boards import Board, leading
 from asetwin.model.placement.rooms import Misfit
 from asetwin.resources import core, quantities, requests
-from asetwin.sim import bodies, volumes
+from asetwin.sim import bodies, evictions, volumes
 from asetwin.sim.apiserver import DELETED, ApiServer, Change
 from asetwin.sim.bodies import Json, Key
 from asetwin.sim.clock import Process, Timeline
@@ -62,8 +64,48 @@ class Scheduler(Process):
             if node:
                 self._server.bind(pod, node)
                 board.put(wanted, node)
-            else:
-                self._report(pod, message)
+                continue
+            nominated = self._preempt(pod, board, wanted)
+            self._report(pod, message, nominated)
+            if nominated:
+                # Who comes after it must not take the place that is being made for it.
+                board.put(wanted, nominated)
+
+    def _preempt(self, pod: Json, board: Board, wanted: core.Pod) -> str:
+        """Drive less important pods out of a Node; its name, or an empty one where none helps.
+
+        Source: ``defaultpreemption``; while those whom it has driven out are
+        ending, a pod drives out nobody else (``PodEligibleToPreemptOthers``).
+        """
+        priority = wanted.demands.priority
+        if not wanted.demands.preempts or not _has_lower(board, priority):
+            return ""
+        kept = (pod.get("status") or {}).get("nominatedNodeName", "")
+        if kept in board.rooms and any(
+            one.deleting is not None and one.demands.priority < priority
+            for one in board.rooms[kept].pods.values()
+        ):
+            return str(kept)
+        if volumes.refusal(self._server, pod):
+            return ""
+        found = preemptions.candidate(board, wanted, list(board.rooms), self._guarded())
+        if found is None or any(_is_daemon(one) for one in found.victims):
+            return ""
+        for one in found.victims:
+            self._server.delete("pods", one.name, one.namespace, uid=one.uid)
+        return found.node
+
+    def _guarded(self) -> frozenset[str]:
+        """The pods that disruption budgets do not let go."""
+        keys = set[str]()
+        for one in self._server.listed("poddisruptionbudgets"):
+            healthy, needed, _ = evictions.budget(self._server, one)
+            if healthy > needed:
+                continue
+            for pod in self._server.listed("pods", one["metadata"]["namespace"]):
+                if bodies.selects(one["spec"].get("selector"), bodies.labels(pod)):
+                    keys.add("/".join(bodies.key(pod)))
+        return frozenset(keys)
 
     def _by_priority(self) -> list[Key]:
         """Pods in the order of the scheduling queue: priority, then age."""
@@ -72,7 +114,7 @@ class Scheduler(Process):
         pods.sort(key=lambda one: -int(one[1]["spec"].get("priority", 0)))
         return [key for key, _ in pods]
 
-    def _report(self, pod: Json, message: str) -> None:
+    def _report(self, pod: Json, message: str, nominated: str) -> None:
         namespace, name = bodies.key(pod)
         before = (pod.get("status") or {}).get("conditions") or ()
         conditions = bodies.with_condition(
@@ -83,8 +125,23 @@ class Scheduler(Process):
             reason="Unschedulable",
             message=message,
         )
-        patch = {"status": {"conditions": conditions}}
+        status: Json = {"conditions": conditions}
+        if nominated or (pod.get("status") or {}).get("nominatedNodeName"):
+            status["nominatedNodeName"] = nominated or None
+        patch = {"status": status}
         self._server.patch("pods", name, patch, namespace, subresource="status")
+
+
+def _has_lower(board: Board, priority: int) -> bool:
+    return any(
+        one.demands.priority < priority
+        for room in board.rooms.values()
+        for one in room.pods.values()
+    )
+
+
+def _is_daemon(pod: core.Pod) -> bool:
+    return pod.owner is not None and pod.owner.kind == "DaemonSet"
 
 
 def place(server: ApiServer, pod: Json, board: Board, wanted: core.Pod) -> tuple[str, str]:

@@ -308,7 +308,7 @@ class World:
 
 
 def _network_agent() -> Json:
-    """The DaemonSet that a kind cluster has on every node, whatever its taints."""
+    """A DaemonSet as a kind cluster has it on every node, whatever its taints or its load."""
     resources = {"requests": {"cpu": "100m", "memory": "50Mi"}}
     labels = {"app": "kindnet"}
     return {
@@ -318,6 +318,7 @@ def _network_agent() -> Json:
             "template": {
                 "metadata": {"labels": labels},
                 "spec": {
+                    "priorityClassName": "system-node-critical",
                     "tolerations": [{"operator": "Exists"}],
                     "containers": [{"name": "kindnet", "image": "net", "resources": resources}],
                 },
