@@ -213,11 +213,11 @@ def test_a_renewal_is_timed_by_our_clock_and_not_by_its_holders() -> None:
 def test_a_lease_that_is_found_has_not_been_heard() -> None:
     hearing = Hearing()
     hearing.tell(100.0, "t1")
-    assert hearing.cluster.snapshot().unheard == {BEAT}
+    assert hearing.cluster.snapshot().unheard == (BEAT,)
     hearing.tell(101.0, "t1")
-    assert hearing.cluster.snapshot().unheard == {BEAT}
+    assert hearing.cluster.snapshot().unheard == (BEAT,)
     hearing.tell(102.0, "t2")
-    assert hearing.cluster.snapshot().unheard == frozenset()
+    assert hearing.cluster.snapshot().unheard == ()
 
 
 def test_a_new_version_without_a_new_renewal_is_no_sign_of_life() -> None:

@@ -97,6 +97,8 @@ class _Shelf:
 
     objects: dict[str, tuple[int, Any]] = field(default_factory=dict)
     gone: dict[str, int] = field(default_factory=dict)
+    view: Any = None
+    """As the snapshot has them; None where that is not so any more."""
 
 
 class Cluster:
@@ -133,7 +135,7 @@ class Cluster:
         if known == (version, value):
             return False
         # Also where only the version is new, as after a heartbeat: conditional writes carry it.
-        self._snapshot = None
+        shelf.view = self._snapshot = None
         has_spoken = plural == "leases" and self._hear(known[1] if known else None, value)
         return known is None or known[1] != value or has_spoken
 
@@ -165,7 +167,7 @@ class Cluster:
         shelf.gone[uid] = version
         if shelf.objects.pop(uid, None) is None:
             return False
-        self._snapshot = None
+        shelf.view = self._snapshot = None
         return True
 
     def _read(self, kind: Kind, body: Json) -> Any:
@@ -249,17 +251,25 @@ class Cluster:
                 claims=self._sorted("persistentvolumeclaims"),
                 budgets=self._sorted("poddisruptionbudgets"),
                 renewed=dict(sorted(self._renewed.items())),
-                unheard=frozenset(self._unheard),
+                unheard=tuple(sorted(self._unheard)),
             )
         return self._snapshot
 
-    def _by_name(self, plural: str) -> dict[str, Any]:
-        objects = (value for _, value in self._shelves[plural].objects.values())
-        return {one.name: one for one in sorted(objects, key=lambda one: str(one.name))}
+    def _by_name(self, plural: str) -> Mapping[str, Any]:
+        shelf = self._shelves[plural]
+        if shelf.view is None:
+            objects = (value for _, value in shelf.objects.values())
+            shelf.view = {one.name: one for one in sorted(objects, key=lambda one: str(one.name))}
+        view: Mapping[str, Any] = shelf.view
+        return view
 
     def _sorted(self, plural: str) -> tuple[Any, ...]:
-        objects = (value for _, value in self._shelves[plural].objects.values())
-        return tuple(sorted(objects, key=lambda one: (one.namespace, one.name)))
+        shelf = self._shelves[plural]
+        if shelf.view is None:
+            objects = (value for _, value in shelf.objects.values())
+            shelf.view = tuple(sorted(objects, key=lambda one: (one.namespace, one.name)))
+        view: tuple[Any, ...] = shelf.view
+        return view
 
 
 async def refresh(api: "Client", cluster: Cluster, plural: str, path: str) -> bool:

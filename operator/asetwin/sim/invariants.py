@@ -369,6 +369,7 @@ class Truth:
         """Kubernetes Node → since when its machine stands still."""
         self.on: dict[str, float] = {}
         """Kubernetes Node → since when its machine runs, where it stood still before."""
+        self._machine_changes = 0
         world.observers.append(self._changed)
         world.step_observers.append(self._look)
 
@@ -401,6 +402,9 @@ class Truth:
                 self.fine[node] = self.world.now
 
     def _look(self) -> None:
+        if self.world.machine_changes == self._machine_changes:
+            return
+        self._machine_changes = self.world.machine_changes
         for node, machine in self.world.machines.items():
             if machine.is_running:
                 if self.off.pop(node, None) is not None:

@@ -60,7 +60,7 @@ class Serving:
     def __init__(self, world: World) -> None:
         self._world = world
         self._is_changed = True
-        self._power: tuple[bool, ...] = ()
+        self._machine_changes = 0
         self._since: dict[str, float] = {}
         self._longest: dict[str, float] = {}
         self.offline = 0.0
@@ -99,10 +99,10 @@ class Serving:
                 yield pod
 
     def _look(self) -> None:
-        power = tuple(one.is_running for one in self._world.machines.values())
-        if not self._is_changed and power == self._power:
+        changes = self._world.machine_changes
+        if not self._is_changed and changes == self._machine_changes:
             return
-        self._is_changed, self._power = False, power
+        self._is_changed, self._machine_changes = False, changes
         self._note_offline()
         up = {_group(one) for one in self._serving()} - {""}
         for name in up:
