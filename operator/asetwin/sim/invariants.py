@@ -150,6 +150,9 @@ class FencedPods(Invariant):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._call: Call | None = None
+        self._told_off: dict[str, float] = {}
+        """Kubernetes Node → until when its worker was said to be off; infinite while it is."""
+        world.observers.append(self._note_power)
         world.observers.append(self._look)
         world.call_observers.append(self._called)
 
@@ -211,12 +214,21 @@ class FencedPods(Invariant):
         stands_still = not self.world.machines[node].is_running or not kubelet.is_on
         return not agent.is_installed or stands_still
 
-    def _is_told_off(self, node: str) -> bool:
-        return any(
-            one["spec"]["nodeName"] == node
-            and ((one.get("status") or {}).get("power") or {}).get("observed") == "Off"
-            for one in self.world.server.listed("pinnedworkers")
+    def _note_power(self, change: Change) -> None:
+        if change.plural != "pinnedworkers":
+            return
+        node, power = (
+            change.body["spec"]["nodeName"],
+            (change.body.get("status") or {}).get("power"),
         )
+        if change.type != DELETED and (power or {}).get("observed") == "Off":
+            self._told_off[node] = math.inf
+        elif math.isinf(self._told_off.get(node, 0.0)):
+            self._told_off[node] = self.world.now
+
+    def _is_told_off(self, node: str) -> bool:
+        """Whether it is said, or was a moment ago: the news of the opposite is on its way."""
+        return self.world.now - self._told_off.get(node, -math.inf) < NEWS_SECONDS
 
     def _exists(self, owner: Json) -> bool:
         sets = self.world.server.objects("daemonsets").values()
@@ -334,10 +346,19 @@ class OneOut(Invariant):
             record = (device.get("status") or {}).get("failover") or {}
             if not is_cordon or not record.get("update") or pins.get(record["from"]) != name:
                 continue
+            if self._stage(record["update"], record["from"]) != "Draining":
+                # It was well when that was written down; a process that was killed before it put
+                # the cordon there goes on from what is written.
+                continue
             other = self.world.server.find("nodes", pins.get(record.get("to"), ""))
             mark = bodies.annotation(other or {}, constants.ANNOTATION_OWNED, "{}")
             if other is None or not bodies.is_ready(other) or json.loads(mark).get("cordon"):
                 self.fail(f"Node {name} leaves for an update, and {record.get('to')} is not well")
+
+    def _stage(self, update: str, node: str) -> str:
+        found = self.world.server.find("deviceupdates", update) or {}
+        nodes = (found.get("status") or {}).get("nodes") or ()
+        return next((str(one.get("stage")) for one in nodes if one["name"] == node), "")
 
 
 class JournalHolds(Invariant):
@@ -418,6 +439,8 @@ class Truth:
 
 
 _FATAL = {"Motherboard", "DIMM", "OSDisk", "Node", "Port3", "Port4"}
+NEWS_SECONDS = 0.5
+"""An operator may act on what was so a moment ago."""
 REACTION_SECONDS = 5.0
 """Within this an operator that hears well has seen what has happened, also after a retry."""
 
