@@ -50,6 +50,8 @@ SIDE_BY_SIDE = 24
 SETTLE_SECONDS = 0.7
 DECISION_SECONDS = 60.0
 GONE_SECONDS = 90
+BINDING_SECONDS = 30
+"""Twice the period after which the volume controller looks at everything again."""
 
 
 @dataclass(slots=True)
@@ -470,6 +472,7 @@ class Runner:
         try:
             made = await self._all(self._nodes(case) for case in batch)
             foreign = await self._wait_for_daemons([node.name for nodes in made for node in nodes])
+            await self._volumes(batch)
             scenes = list(
                 await self._all(
                     self._set_up(case, nodes) for case, nodes in zip(batch, made, strict=True)
@@ -535,15 +538,51 @@ class Runner:
                     found[pod.node].append(pod)
         return found
 
+    async def _volumes(self, cases: list[Case]) -> None:
+        """Claims and their volumes, bound as Kubernetes binds them, and all of that over.
+
+        A claim that names a volume before the volume controller has seen the two
+        belong together is Lost for a while, and the scheduler refuses its pod
+        for that alone. Where no controller is, we bind.
+        """
+        await self._all(
+            self._offer(claim, volume)
+            for case in cases
+            for claim, volume in zip(case.claims, case.volumes, strict=True)
+        )
+        left = {
+            (one["metadata"]["namespace"], one["metadata"]["name"]): one
+            for case in cases
+            for one in case.claims
+        }
+        ends_at = asyncio.get_running_loop().time() + BINDING_SECONDS
+        while left and asyncio.get_running_loop().time() < ends_at:
+            await asyncio.sleep(0.1)
+            for space in SPACES:
+                path = client.collection("v1", "persistentvolumeclaims", space)
+                for body in (await self.api.get(path, labelSelector=LABEL)).get("items") or ():
+                    if (body.get("status") or {}).get("phase") == "Bound":
+                        left.pop((space, body["metadata"]["name"]), None)
+        for (space, name), one in left.items():
+            path = client.collection("v1", "persistentvolumeclaims", space)
+            meta = {"annotations": one["metadata"]["annotations"]}
+            bound = {"metadata": meta, "spec": {"volumeName": one["spec"]["volumeName"]}}
+            await self.api.patch(f"{path}/{name}", bound)
+
+    async def _offer(self, claim: Json, volume: Json) -> None:
+        """A claim that waits, and the volume that is kept for it."""
+        free = copy.deepcopy(claim)
+        del free["spec"]["volumeName"], free["metadata"]["annotations"]
+        made = await self._create("v1", "persistentvolumeclaims", free)
+        kept = copy.deepcopy(volume)
+        kept["spec"]["claimRef"]["uid"] = made["metadata"]["uid"]
+        await self._create("v1", "persistentvolumes", kept)
+
     async def _set_up(self, case: Case, nodes: list[core.Node]) -> Scene:
-        tied = {}
-        for claim, volume in zip(case.claims, case.volumes, strict=True):
-            made = await self._create("v1", "persistentvolumeclaims", claim)
-            bound = copy.deepcopy(volume)
-            bound["spec"]["claimRef"]["uid"] = made["metadata"]["uid"]
-            await self._create("v1", "persistentvolumes", bound)
-            key = claim["metadata"]["namespace"], claim["metadata"]["name"]
-            tied[key] = core.Volume.read(bound)
+        tied = {
+            (one["metadata"]["namespace"], one["metadata"]["name"]): core.Volume.read(volume)
+            for one, volume in zip(case.claims, case.volumes, strict=True)
+        }
         before = [core.Pod.read(await self._create("v1", "pods", pod)) for pod in case.before]
         return Scene(case, nodes, before, tied, self._namespaces)
 
