@@ -13,6 +13,9 @@ from typing import Any
 
 import yaml
 
+from asetwin.model.placement import rooms
+from asetwin.resources import core
+
 Json = dict[str, Any]
 
 SPACES = ("iotedge", "dbe-namespace")
@@ -86,6 +89,7 @@ class Maker:
             pod["spec"].pop("schedulingGates", None)
             # Or the controller that acts on such taints would delete it.
             pod["spec"]["tolerations"].append({"operator": "Exists", "effect": "NoExecute"})
+            _drop_taken_ports(pod, case.before)
             case.before.append(pod)
         for index in range(rng.randint(1, 3)):
             rank = low[index]
@@ -304,6 +308,25 @@ class Maker:
         )
         claim = {"persistentVolumeClaim": {"claimName": name}}
         pod["spec"]["volumes"] = [{"name": "data", **claim}]
+
+
+def _drop_taken_ports(pod: Json, others: list[Json]) -> None:
+    """No two on a Node have a host port in common: its kubelet admits the first one only.
+
+    The scheduler relies on that: it notes ports as a set, so that when one of two
+    owners goes it takes the port as free.
+    """
+    taken = [
+        port
+        for one in others
+        if one["spec"]["nodeName"] == pod["spec"]["nodeName"]
+        for port in core.Pod.read(one).demands.host_ports
+    ]
+    if any(
+        rooms.collides(port, one) for port in core.Pod.read(pod).demands.host_ports for one in taken
+    ):
+        for container in (*pod["spec"]["containers"], *pod["spec"].get("initContainers", ())):
+            container.pop("ports", None)
 
 
 # --- Taking cases apart ---------------------------------------------------------------------------

@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from asetwin.model.placement import rooms
+from asetwin.resources import core
+from asetwin.resources.demands import Port
 from e2e import oracle, oracle_cases
 from e2e.oracle import Answer
 from e2e.oracle_cases import Maker
@@ -73,3 +76,16 @@ def test_another_number_changes_names_and_nothing_else() -> None:
         assert changed == text.replace(f"case{number}", "case77")
         assert f"case{number}" not in changed
         assert oracle_cases.renumbered(other, number) == case
+
+
+def test_no_two_pods_that_are_there_have_a_host_port_in_common_on_a_node() -> None:
+    owners = 0
+    for number in range(400):
+        taken: dict[str, list[Port]] = {}
+        for pod in map(core.Pod.read, Maker(2, number).make().before):
+            others = taken.setdefault(pod.node, [])
+            mine = pod.demands.host_ports
+            assert not any(rooms.collides(port, one) for port in mine for one in others)
+            others.extend(mine)
+            owners += bool(mine)
+    assert owners > 100, "hardly any pod has a host port"
