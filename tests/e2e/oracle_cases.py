@@ -288,7 +288,13 @@ class Maker:
                 "apiVersion": "v1",
                 "kind": "PersistentVolumeClaim",
                 "metadata": {**meta, "annotations": bound},
-                "spec": {**common, "volumeName": name, "resources": {"requests": room}},
+                "spec": {
+                    **common,
+                    # Until its own volume is there, another one that is free would do.
+                    "selector": {"matchLabels": {LABEL: self.tag}},
+                    "volumeName": name,
+                    "resources": {"requests": room},
+                },
             }
         )
         case.volumes.append(
