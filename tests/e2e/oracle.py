@@ -228,12 +228,15 @@ class Runner:
         given = list(cases)
         # On the same Nodes as the batch before, so under the same numbers.
         batch = [oracle_cases.renumbered(case, at) for at, case in enumerate(given)]
-        await self._write_nodes(body for case in batch for body in case.nodes)
         beating = asyncio.create_task(self._beat())
         try:
-            foreign, _ = await asyncio.gather(self._daemons(), self._volumes(batch))
-            await self._wait_for_nodes()
-            scenes = await self._all(self._set_up(case, foreign) for case in batch)
+            async with asyncio.TaskGroup() as group:
+                # Most of that is waiting for the volume controller.
+                group.create_task(self._volumes(batch))
+                await self._write_nodes(body for case in batch for body in case.nodes)
+                foreign = await self._daemons()
+                await self._wait_for_nodes()
+                scenes = await self._all(self._set_up(case, foreign) for case in batch)
             await asyncio.sleep(SETTLE_SECONDS)
             for wave in range(max(len(case.pods) for case in batch)):
                 await self._wave(
@@ -276,7 +279,7 @@ class Runner:
         """Heartbeats, as a kubelet sends them: without, a Node is unreachable after a while."""
         while True:
             await asyncio.sleep(BEAT_SECONDS)
-            for name, body in self._nodes.items():
+            for name, body in list(self._nodes.items()):
                 path = f"{client.collection('v1', 'nodes')}/{name}/status"
                 await self.api.patch(path, {"status": {"conditions": [_ready(body)]}})
 
