@@ -33,6 +33,7 @@ from e2e.oracle_cases import LABEL, NEVER, NEVER_VALUE, PRIORITIES, SPACES, Case
 
 SIDE_BY_SIDE = 24
 SETTLE_SECONDS = 0.7
+"""For the scheduler's cache to hold what is written: no condition shows what it holds."""
 DECISION_SECONDS = 60.0
 GONE_SECONDS = 90
 READY_SECONDS = 30
