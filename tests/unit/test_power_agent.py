@@ -14,7 +14,7 @@ from asetwin.kube import errors
 from asetwin.power import agent as agents
 from asetwin.power.agent import CHECK_SECONDS, NODES, RESYNC_SECONDS, WORKERS, Agent, Edge
 from asetwin.power.drivers import Command, CommandError, EngineError, Machine, Network, Reading
-from asetwin.power.presence import NAME, PATH, Presence
+from asetwin.power.presence import LEAVE_SECONDS, NAME, PATH, Presence
 from asetwin.power.rules import MARK
 
 Json = dict[str, Any]
@@ -846,7 +846,11 @@ def test_leaving_gives_up_when_the_api_server_is_away() -> None:
             await asyncio.sleep(1)
             stage.api.error = errors.Unavailable("away", status=0)
             await stage.kill()
+            began = now()
             await presence.leave()
+            assert now() - began <= LEAVE_SECONDS
+            # It is left to run out.
+            assert holder(stage) == "pod"
 
     play(scenario, is_started=False)
 
