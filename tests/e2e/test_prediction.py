@@ -108,6 +108,8 @@ def test_what_was_predicted_not_to_run_is_what_does_not_run(twin: Twin) -> None:
         if not pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]
     }
     assert waiting == {app for app, _ in expected}
+    # And counted by who owns them, as after every failover of these tests.
+    twin.wait_as_foretold()
     # The same when it is asked of Kubernetes itself.
     told = json.loads(twin.kubectl("-n", twin.namespace, "get", "pods", "-o", "json"))["items"]
     assert sum(1 for pod in told if pod["status"]["phase"] == "Pending") == before["problemCount"]

@@ -129,7 +129,7 @@ def test_the_other_node_fails_in_the_middle_of_a_return(twin: Twin) -> None:
     twin.repair_all()
     twin.wait("the first pod on A", lambda: NODE_A in places(twin, "web"), within=60)
 
-    twin.fail(NODE_B, "Node")
+    twin.fail(NODE_B, "Node", unforetold="the other node has only begun to take pods back")
     wait_moved_to(twin, NODE_A, web=6)
 
     assert twin.status()["history"][0]["rebalance"]["outcome"] == "Interrupted"
