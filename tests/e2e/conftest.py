@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 import pytest
 from pytest_kind import KindCluster
 
-from e2e.twin import Twin
+from e2e.twin import DEVICE, Twin
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,3 +57,12 @@ def twin(cluster: Twin, request: pytest.FixtureRequest) -> Iterator[Twin]:
     cluster.end(has_failed=request.node.stash.get(HAS_FAILED, False))
     cluster.wait_steady(within=60)
     cluster.wait("the Nodes as before the test", lambda: cluster.footprint() == before, within=30)
+
+
+@pytest.fixture
+def whole_reserve(twin: Twin) -> Iterator[None]:
+    """More GPUs may be asked for than one node has, so that both can be in use."""
+    patch = '{"spec":{"reserve":{"percent":%s}}}'
+    twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", patch % "100")
+    yield
+    twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", patch % "null")

@@ -1,7 +1,6 @@
 """FailoverReady before a failover against what did not run after it (design 4.8)."""
 
 import json
-from typing import Any
 
 import pytest
 
@@ -37,15 +36,6 @@ def spread(one: Json) -> Json:
 def apart(app: str) -> Json:
     term = {"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": HOSTNAME}
     return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
-
-
-@pytest.fixture
-def whole_reserve(twin: Twin) -> Any:
-    """More GPUs may be asked for than one node has, so that both can be in use."""
-    patch = '{"spec":{"reserve":{"percent":%s}}}'
-    twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", patch % "100")
-    yield
-    twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", patch % "null")
 
 
 @pytest.mark.usefixtures("whole_reserve")

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import time
-from typing import Any
 
 import pytest
 
@@ -185,15 +184,6 @@ def test_a_pod_whose_gpu_fails_moves_where_one_is_free(twin: Twin) -> None:
     assert f"{twin.namespace}/infer-" in served(twin)["message"]
     time.sleep(2)
     assert uids(twin, "infer") == {pod}
-
-
-@pytest.fixture
-def whole_reserve(twin: Twin) -> Any:
-    """More GPUs may be asked for than one node has, so that both can be in use."""
-    patch = '{"spec":{"reserve":{"percent":%s}}}'
-    twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", patch % "100")
-    yield
-    twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", patch % "null")
 
 
 @pytest.mark.usefixtures("whole_reserve")
