@@ -74,18 +74,22 @@ def simulated(path: Path) -> Story:
     return story(play.world.server.listed("events"), START + play.timeline.zero + 1)
 
 
-def happen(twin: Twin, event: files.Event) -> None:
+def happen(twin: Twin, event: files.Event, unforetold: str) -> None:
     """Do on kind what an event of a scenario says."""
     (verb,) = event.verbs()
     given = getattr(event, verb)
     if verb == "fail":
+        parts: dict[str, list[str]] = defaultdict(list)
         for one in given:
             node, _, component = one.partition("/")
-            twin.fail(node, component)
+            parts[node].append(component)
+        for node, components in parts.items():
+            twin.fail(node, *components, unforetold=unforetold)
     elif verb == "reboot":
         for node in given:
-            twin.fail(node, "Node", action="Reboot")
+            twin.fail(node, "Node", action="Reboot", unforetold=unforetold)
     elif verb == "repair":
+        twin.wait_as_foretold()
         for one in twin.all("HardwareFailure"):
             if "all" in given or one["spec"]["node"] in given:
                 twin.delete("HardwareFailure", one["metadata"]["name"])
@@ -96,7 +100,11 @@ def happen(twin: Twin, event: files.Event) -> None:
         twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", patch)
     elif verb in ("stop", "start", "pause"):
         command = {"stop": "kill"}.get(verb, verb)
-        engine.docker(command, twin.nodes[given])
+        if verb == "start":
+            twin.wait_as_foretold()
+            engine.docker(command, twin.nodes[given])
+        else:
+            engine.lose(twin, given, command, unforetold=unforetold)
     else:
         raise AssertionError(f"{verb} is not played on kind")
 
@@ -136,8 +144,8 @@ def test_kind_and_simulation_tell_the_same_story(twin: Twin, path: Path) -> None
                 twin.wait("the last event to be over", lambda: is_settled(twin), within=90)
             else:
                 time.sleep(min(2.0, event.at - before))
+            happen(twin, event, "what came before it is in its way" if before else "")
             before = event.at
-            happen(twin, event)
         if event.update is not None:
             name = event.update.object_name
             twin.wait(

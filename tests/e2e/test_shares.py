@@ -4,27 +4,8 @@ import subprocess
 
 import pytest
 
-from asetwin.model import journals
+from e2e.shares import SHARES, journal, journal_file, on_share, read
 from e2e.twin import DEVICE, NODE_A, NODE_B, SYSTEM, Json, Twin, epoch, is_ready
-
-SHARES = "/var/lib/asetwin/shares"
-
-
-def read(twin: Twin, file: str) -> list[str]:
-    """The lines of a file on a share, read on the node that never fails."""
-    node = f"{twin.kind.name}-control-plane"
-    command = ["docker", "exec", node, "cat", f"{SHARES}/{file}"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-
-
-def journal_file(twin: Twin) -> str:
-    """One file per AseDevice object, so that a device made anew starts an own one."""
-    return f"{DEVICE}-{twin.device()['metadata']['uid'][:8]}.log"
-
-
-def journal(twin: Twin) -> journals.Proof:
-    """What the masters' journal proves."""
-    return journals.check(read(twin, f"{DEVICE}-journal/{journal_file(twin)}"))
 
 
 def sample(twin: Twin, *kinds: str) -> list[Json]:
@@ -134,7 +115,7 @@ def test_a_master_that_cannot_write_its_journal_does_not_serve(twin: Twin) -> No
     assert before is not None
     name = journal_file(twin)
     path = f"{SHARES}/{DEVICE}-journal/{name}"
-    _on_share(twin, f"mv {path} {path}.kept && mkdir {path}")
+    on_share(twin, "sh", "-c", f"mv {path} {path}.kept && mkdir {path}")
     try:
         twin.wait("the master not to be Ready", lambda: twin.master() is None)
         told = twin.kubectl("-n", SYSTEM, "logs", before["metadata"]["name"])
@@ -144,7 +125,7 @@ def test_a_master_that_cannot_write_its_journal_does_not_serve(twin: Twin) -> No
             lambda: twin.condition("AseDevice", DEVICE, "MasterReady").get("status") == "False",
         )
     finally:
-        _on_share(twin, f"rmdir {path}; mv {path}.kept {path}")
+        on_share(twin, "sh", "-c", f"rmdir {path}; mv {path}.kept {path}")
     after = twin.wait("the master to be Ready", twin.master)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert journal(twin).problems == ()
@@ -203,11 +184,6 @@ def test_nobody_states_the_masters_own_share(twin: Twin, change: dict[str, str])
     assert "is the masters' own" in str(refused.value.stderr)
     claim = twin.get("PersistentVolumeClaim", f"{DEVICE}-journal", SYSTEM)
     assert claim["status"]["phase"] == "Bound"
-
-
-def _on_share(twin: Twin, command: str) -> None:
-    node = f"{twin.kind.name}-control-plane"
-    subprocess.run(["docker", "exec", node, "sh", "-c", command], check=True)
 
 
 def _own_lines(twin: Twin, ase_node: str, *, least: int) -> list[str] | None:

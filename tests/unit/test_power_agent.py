@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from asetwin.kube import errors
+from asetwin.model.power import STOPPED_BY_US
 from asetwin.power import agent as agents
 from asetwin.power.agent import CHECK_SECONDS, NODES, RESYNC_SECONDS, WORKERS, Agent, Edge
 from asetwin.power.drivers import Command, CommandError, EngineError, Machine, Network, Reading
-from asetwin.power.presence import NAME, PATH, Presence
-from asetwin.power.rules import MARK
+from asetwin.power.presence import LEAVE_SECONDS, NAME, PATH, Presence
 
 Json = dict[str, Any]
 
@@ -316,8 +316,8 @@ def test_off_is_announced_then_done_then_reported() -> None:
         await asyncio.sleep(SOON)
         assert stage.engine.commands == [("na", Command.KILL)]
         announced, done = (patch["status"]["power"] for _, patch in stage.api.patches)
-        assert (announced["observed"], announced["proof"]) == ("On", f"runs, to be {MARK}")
-        assert (done["observed"], done["proof"]) == ("Off", f"{MARK}: stopped")
+        assert (announced["observed"], announced["proof"]) == ("On", f"runs, to be {STOPPED_BY_US}")
+        assert (done["observed"], done["proof"]) == ("Off", f"{STOPPED_BY_US}: stopped")
         assert stage.power("wb")["observed"] == "On"
 
     play(scenario)
@@ -386,7 +386,7 @@ def test_a_refused_command_is_part_of_the_proof_and_tried_again() -> None:
         assert stage.power()["proof"].endswith("; could not kill it: device busy")
         stage.engine.refuses = ""
         await asyncio.sleep(1.5)
-        assert stage.power()["proof"] == f"{MARK}: stopped"
+        assert stage.power()["proof"] == f"{STOPPED_BY_US}: stopped"
 
     play(scenario)
 
@@ -846,7 +846,11 @@ def test_leaving_gives_up_when_the_api_server_is_away() -> None:
             await asyncio.sleep(1)
             stage.api.error = errors.Unavailable("away", status=0)
             await stage.kill()
+            began = now()
             await presence.leave()
+            assert now() - began <= LEAVE_SECONDS
+            # It is left to run out.
+            assert holder(stage) == "pod"
 
     play(scenario, is_started=False)
 
