@@ -16,6 +16,7 @@ from asetwin.model import (
     leaves,
     marks,
     master,
+    quotas,
     references,
     reports,
     reserve,
@@ -91,8 +92,11 @@ def _followed(facts: Facts, moves: master.Verdict) -> Facts:
     assert record is not None
     where = moves.status.node if moves.status else record.from_node
     is_ready = moves.is_serving and where != record.from_node
+    # A pod that moves back is charged twice for a moment, which is no refusal to tell of.
+    is_open = record.rebalance is None
+    books = quotas.in_force(facts.device, facts.snapshot, facts.now) if is_open else None
     updated = failover.follow(
-        record, facts.views, facts.pods, is_master_ready=is_ready, now=facts.now
+        record, facts.views, facts.pods, is_master_ready=is_ready, now=facts.now, books=books
     )
     if is_ready and updated.master_epoch is None and moves.status is not None:
         updated = updated.model_copy(update={"master_epoch": moves.status.epoch})

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from asetwin import constants
-from asetwin.model import budgets, failover, volumes
+from asetwin.model import budgets, failover, quotas, volumes
 from asetwin.model.nodes import View
 from asetwin.model.placement.boards import Board
 from asetwin.model.plan import DeletePod, Evict
@@ -73,6 +73,7 @@ class _Look:
     held_by: budgets.Budgets
     asked: dict[str, Ask]
     left: list[Pod]
+    books: quotas.Books | None
     asks: list[Ask] = field(default_factory=list)
     evictions: list[Evict] = field(default_factory=list)
     blocked: list[BlockedPod] = field(default_factory=list)
@@ -92,8 +93,12 @@ def rule(
     memory: Drain,
     request: Request,
     now: float,
+    books: quotas.Books | None = None,
 ) -> Verdict:
-    """The next step of a drain; ``other`` is the node in service that takes the pods."""
+    """The next step of a drain; ``other`` is the node in service that takes the pods.
+
+    ``books`` are those of the quotas that stay in force; None where there are none.
+    """
     assert leaving.node is not None
     assert other.node is not None
     left = leavers(leaving.node.name, pods)
@@ -113,14 +118,11 @@ def rule(
         held_by=budgets.Budgets(snapshot.budgets),
         asked={one.pod_uid: one for one in memory.asked},
         left=left,
+        books=books,
     )
     deletions: tuple[DeletePod, ...] = ()
     if request.is_forced:
-        deletions = tuple(
-            DeletePod(pod.namespace, pod.name, pod.uid, why=f"{request.why}, by force")
-            for pod in left
-            if pod.deleting is None
-        )
+        deletions = _deletions(left, request)
         look.waits += [f"{pod.key} to end" for pod in left]
     else:
         _ask_all(look, record)
@@ -148,6 +150,13 @@ def rule(
         is_stuck=after.held_since is not None and now >= stuck_at,
         is_late=now >= ends_at,
         wakes=tuple(one for one in (*look.wakes, stuck_at, ends_at, gives_up_at) if one > now),
+    )
+
+
+def _deletions(left: Sequence[Pod], request: Request) -> tuple[DeletePod, ...]:
+    why = f"{request.why}, by force"
+    return tuple(
+        DeletePod(pod.namespace, pod.name, pod.uid, why=why) for pod in left if pod.deleting is None
     )
 
 
@@ -260,6 +269,8 @@ def _ask_one(candidates: Sequence[Pod], look: _Look) -> bool:
         misfit = None
         if not look.request.allow_unready:
             misfit = look.board.misfit_moved(pod, look.node, look.target)
+        if misfit is None and look.books is not None:
+            misfit = look.books.refusal_moved(pod)
         refusal = look.held_by.refusal(pod)
         if misfit is not None:
             held.append((pod, misfit.reason, misfit.message))

@@ -7,11 +7,11 @@ afterwards; everything else is derived from the cluster in every turn.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from asetwin import constants
-from asetwin.model import marks, volumes
+from asetwin.model import marks, quotas, volumes
 from asetwin.model.nodes import View
 from asetwin.model.plan import DeletePod
 from asetwin.model.snapshot import Snapshot
@@ -184,9 +184,18 @@ def _has_come_back(pod: Pod, record: Failover) -> bool:
 
 
 def follow(
-    record: Failover, views: Sequence[View], pods: Pods, *, is_master_ready: bool, now: float
+    record: Failover,
+    views: Sequence[View],
+    pods: Pods,
+    *,
+    is_master_ready: bool,
+    now: float,
+    books: quotas.Books | None = None,
 ) -> Failover:
-    """Bring an open record up to date with what the cluster shows."""
+    """Bring an open record up to date with what the cluster shows.
+
+    ``books`` are those of the quotas that stay in force; None where there are none.
+    """
     lost = next((one for one in views if one.name == record.from_node), None)
     survivors = [one.node for one in views if one.node is not None and one.in_service]
     serving = {one.name for one in survivors}
@@ -205,6 +214,8 @@ def follow(
     workloads = tuple(_followed(one, record, serving, pods) for one in record.workloads)
     missing = sum(max(0, min(one.want - one.ready, one.displaced)) for one in workloads)
     problems = _problems(workloads, pods, survivors, record)
+    if books is not None:
+        problems += [one for each in workloads for one in _kept_out(each, pods, record, books)]
     fenced_by = lost.fence if lost is not None and lost.is_fenced else None
     changes: dict[str, object] = {
         "fenced_at": fenced_at,
@@ -253,8 +264,7 @@ def _followed(
     ready = sum(
         1
         for pod in pods.by_owner.get(one.uid, ())
-        if (pod.is_serving and pod.node in serving)
-        or (pod.phase == "Succeeded" and pod.created >= math.floor(record.detected_at))
+        if (pod.is_serving and pod.node in serving) or _is_done(pod, record)
     )
     return one.model_copy(update={"want": want, "ready": ready})
 
@@ -270,6 +280,31 @@ def _problems(
         for pod in pods.by_owner.get(one.uid, ())
         if (problem := _problem(pod, pods.tied, survivors, record)) is not None
     ]
+
+
+def _kept_out(
+    one: DisplacedWorkload, pods: Pods, record: Failover, books: quotas.Books
+) -> Iterator[PodProblem]:
+    """The pods of a displaced workload that a quota does not let its controller create."""
+    own, known = pods.by_owner.get(one.uid, ()), pods.workloads.get(one.uid)
+    model = next(iter(own), known.template if known is not None else None)
+    there = sum(1 for pod in own if pod.deleting is None and _is_wanted(pod, record))
+    for _ in range(min(one.want - there, one.displaced) if model is not None else 0):
+        assert model is not None
+        refusal = books.admit(model)
+        if refusal is not None:
+            key = f"{one.namespace}/{one.name}"
+            yield PodProblem(pod=key, reason=refusal.reason, message=refusal.message)
+
+
+def _is_wanted(pod: Pod, record: Failover) -> bool:
+    """Whether it is one of the pods that its workload should have now."""
+    return not pod.is_over or _is_done(pod, record)
+
+
+def _is_done(pod: Pod, record: Failover) -> bool:
+    """Whether it has done its work since the failover began, as a Job's pods do."""
+    return pod.phase == "Succeeded" and pod.created >= math.floor(record.detected_at)
 
 
 def _problem(

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from asetwin import constants
-from asetwin.model import failover, volumes
+from asetwin.model import failover, quotas, volumes
 from asetwin.model.placement.boards import Board
 from asetwin.model.placement.queues import Queue
 from asetwin.model.placement.rooms import Misfit
-from asetwin.resources.core import Namespace, Node, Pod, Taint, Workload
+from asetwin.resources.core import Limit, Namespace, Node, Pod, Taint, Workload
 
 DEAD = (
     Taint(constants.TAINT_NODE_DOWN, constants.TAINT_EFFECT),
@@ -38,6 +38,10 @@ class Scene:
     tied: volumes.Tied | None = None
     guarded: Callable[[], frozenset[str]] = frozenset
     """The pods that disruption budgets do not let go; asked for only where that matters."""
+    quotas: Sequence[Limit] = ()
+    """Those that stay in force."""
+    defaulted: Mapping[str, frozenset[str]] | None = None
+    """By namespace the keys that a LimitRange states where a container does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +94,33 @@ def foresee(scene: Scene, lost: str, survivors: Sequence[str]) -> Loss:
     others = [name for name in scene.nodes if name != lost and name not in survivors]
     queue = Queue(board, survivors, others, scene.guarded)
     known = {pod.key for pod in scene.waiting}
-    for result in queue.run([*moving, *scene.waiting]):
+    refused = _refused(scene, pods, moving)
+    victims += refused
+    # A pod that is never created drives nobody out, whatever its priority.
+    away = {one.pod.key for one in refused}
+    created = [pod for pod in moving if pod.key not in away]
+    for result in queue.run([*created, *scene.waiting]):
         if result.node or result.misfit is None or result.pod.key in known:
             continue
         victims.append(Victim(result.pod, _told(result.pod, result.misfit, leaving)))
     victims.sort(key=lambda one: one.pod.key)
     return Loss(len(moving) + sum(1 for pod in gone if _is_lost(pod)), tuple(victims))
+
+
+def _refused(
+    scene: Scene, staying: Mapping[str, Sequence[Pod]], moving: Sequence[Pod]
+) -> list[Victim]:
+    """Whose replacements a quota does not let in, although the pods themselves are gone by then.
+
+    That takes a quota that is below its usage, or demands what the pods do
+    not state: what a failover removes is off the bill at once.
+    """
+    if not scene.quotas:
+        return []
+    there = [pod for on_node in staying.values() for pod in on_node if pod.deleting is None]
+    books = quotas.Books.of(scene.quotas, [*there, *scene.waiting], defaulted=scene.defaulted)
+    asked = ((pod, books.admit(pod)) for pod in moving)
+    return [Victim(pod, misfit) for pod, misfit in asked if misfit is not None]
 
 
 def _is_lost(pod: Pod) -> bool:

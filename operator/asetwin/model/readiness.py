@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from asetwin import constants
-from asetwin.model import budgets, failover, losses, quorum
+from asetwin.model import budgets, failover, losses, quorum, quotas
 from asetwin.model.losses import Loss, Scene
 from asetwin.model.nodes import View
 from asetwin.model.snapshot import Snapshot
@@ -138,6 +138,8 @@ def _losses(
         snapshot.budgets,
         snapshot.namespaces,
         snapshot.workloads,
+        foreign := quotas.foreign(device, snapshot),
+        snapshot.limit_ranges if foreign else (),
     )
     known = _memory.get(device.name)
     if known is not None and known[0] == key:
@@ -152,6 +154,8 @@ def _losses(
         namespaces=snapshot.namespaces,
         tied=pods.tied,
         guarded=lambda: _guarded(snapshot),
+        quotas=foreign,
+        defaulted=quotas.defaulted(snapshot),
     )
     found = {
         name: losses.foresee(scene, node, [one for one in serving.values() if one != node])

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from asetwin import constants
-from asetwin.model import budgets, failover, marks, volumes
+from asetwin.model import budgets, failover, marks, quotas, volumes
 from asetwin.model.nodes import View
 from asetwin.model.placement import rooms
 from asetwin.model.placement.boards import Board
@@ -75,6 +75,8 @@ class _Return:
     board: Board
     held_by: budgets.Budgets
     moves: dict[str, Move]
+    books: quotas.Books | None = None
+    """Those of the quotas that stay in force; None where there are none."""
     asks: list[Evict] = field(default_factory=list)
     wakes: list[float] = field(default_factory=list)
     is_waiting: bool = False
@@ -96,6 +98,10 @@ class _Return:
     def misfit(self, pod: Pod) -> rooms.Misfit | None:
         """Why the scheduler would not put a pod of the fuller node on the other one."""
         return self.board.misfit_moved(pod, self.from_room.node.name, self.to_room.node.name)
+
+    def refusal(self, pod: Pod) -> rooms.Misfit | None:
+        """Why a pod that is evicted would not be created anew."""
+        return self.books.refusal_moved(pod) if self.books is not None else None
 
     @property
     def timeout(self) -> int:
@@ -164,6 +170,7 @@ def rule(
         ),
         held_by=budgets.Budgets(snapshot.budgets),
         moves={one.uid: one for one in memory.moves},
+        books=quotas.in_force(device, snapshot, now),
     )
     return _judge(back, memory)
 
@@ -497,7 +504,7 @@ def _is_movable_kind(uid: str, back: _Return) -> bool:
 
 def _misfit(pod: Pod, back: _Return) -> rooms.Misfit | None:
     """Why the pod stays: it does not fit the other node, or would overfill that one instead."""
-    found = back.misfit(pod)
+    found = back.misfit(pod) or back.refusal(pod)
     if found is not None:
         return found
     after = back.to_room.plus(pod)

@@ -17,6 +17,7 @@ from asetwin.model import (
     nodes,
     power,
     quorum,
+    quotas,
     readiness,
     reserve,
     shares,
@@ -256,7 +257,9 @@ def _set_failover(conditions: Conditions, record: Failover | None) -> None:
     )
     if record.unplaceable_count:
         first = record.unplaceable[0]
-        text += f"; {record.unplaceable_count} have no place, as {first.pod} ({first.reason})"
+        # No pod is there that could say it itself.
+        why = f"Quota: {first.message}" if first.reason == quotas.REASON else first.reason
+        text += f"; {record.unplaceable_count} have no place, as {first.pod} ({why})"
     if record.lost:
         text += f"; {record.lost} without a controller are lost, as {record.lost_pods[0]}"
     conditions.set("FailedOver", True, reason, text)

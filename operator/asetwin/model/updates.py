@@ -15,7 +15,7 @@ and updates each worker, with management available throughout.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from asetwin.model import drains, leaves, marks, master, outages, quorum
+from asetwin.model import drains, leaves, marks, master, outages, quorum, quotas
 from asetwin.model.conditions import Conditions
 from asetwin.model.facts import Facts
 from asetwin.model.nodes import View
@@ -233,7 +233,10 @@ def _drain(turn: _Turn, node: NodeProgress) -> None:
         why=f"update {turn.update.name}",
     )
     facts = turn.facts
-    drain = drains.rule(view, other, record, facts.pods, facts.snapshot, memory, request, turn.now)
+    books = quotas.in_force(facts.device, facts.snapshot, turn.now)
+    drain = drains.rule(
+        view, other, record, facts.pods, facts.snapshot, memory, request, turn.now, books
+    )
     turn.drain, turn.message = drain, drain.message
     turn.wakes += drain.wakes
     changes = {"drain": drain.memory, "message": drain.message}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from asetwin import constants
-from asetwin.resources import demands, quantities, requests, times
+from asetwin.resources import charges, demands, quantities, requests, times
 from asetwin.resources.demands import Demands as Demands
 from asetwin.resources.demands import Requirement as Requirement
 from asetwin.resources.demands import Taint as Taint
@@ -130,6 +130,7 @@ class Pod:
     """The PersistentVolumeClaims that it mounts, by name."""
     demands: Demands = field(default_factory=Demands)
     finalizers: tuple[str, ...] = ()
+    charge: charges.Charge = field(default_factory=charges.Charge)
 
     @property
     def key(self) -> str:
@@ -172,6 +173,7 @@ class Pod:
             claims=_claims(meta, spec),
             demands=Demands.read(spec, meta),
             finalizers=tuple(meta.get("finalizers") or ()),
+            charge=charges.Charge.read(spec),
         )
 
 
@@ -199,11 +201,16 @@ class Workload:
     uid: str
     replicas: int = 1
     owner: Owner | None = None
+    template: Pod | None = field(default=None, compare=False)
+    """A pod as it would be made; None of a DaemonSet, and where another one controls this."""
 
     @classmethod
     def read(cls, body: Json, kind: str) -> Self:
         meta, spec, status = _meta(body), body.get("spec") or {}, body.get("status") or {}
-        replicas = spec.get("parallelism" if kind == "Job" else "replicas")
+        replicas, owner = (
+            spec.get("parallelism" if kind == "Job" else "replicas"),
+            _controller(meta),
+        )
         if kind == "Job" and (
             _true_condition(status, "Complete") or _true_condition(status, "Failed")
         ):
@@ -214,8 +221,17 @@ class Workload:
             name=meta["name"],
             uid=meta["uid"],
             replicas=1 if replicas is None else int(replicas),
-            owner=_controller(meta),
+            owner=owner,
+            template=_template(meta, spec) if owner is None and kind != "DaemonSet" else None,
         )
+
+
+def _template(meta: Json, spec: Json) -> Pod | None:
+    template = spec.get("template")
+    if not template:
+        return None
+    named = {"namespace": meta["namespace"], "name": meta["name"]}
+    return Pod.read({**template, "metadata": {**(template.get("metadata") or {}), **named}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +264,7 @@ class Limit:
     device: str = ""
     hard: Mapping[str, str] = field(default_factory=dict)
     lifted_for: str = ""
+    scopes: tuple[charges.Scope, ...] = ()
 
     @classmethod
     def read(cls, body: Json) -> Self:
@@ -262,6 +279,7 @@ class Limit:
             device=labels.get(constants.LABEL_DEVICE, "") if is_ours else "",
             hard=(body.get("spec") or {}).get("hard") or {},
             lifted_for=(meta.get("annotations") or {}).get(constants.ANNOTATION_LIFTED, ""),
+            scopes=charges.scopes(body.get("spec") or {}),
         )
 
 

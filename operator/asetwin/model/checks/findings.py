@@ -16,6 +16,7 @@ class Word(StrEnum):
     """Reasons beside those of design 4.8, for what is no matter of one Node."""
 
     OVER_RESERVE = "OverReserve"
+    QUOTA = "Quota"
     BUDGET = "Budget"
     ROLLOUT = "Rollout"
     SINGLE_REPLICA = "SingleReplica"
@@ -36,6 +37,7 @@ MEANING = {
     "NoController": "nothing recreates the pod",
     "Gated": "scheduling gates keep it from the scheduler",
     Word.OVER_RESERVE: "requests are above the reserve of the device",
+    Word.QUOTA: "a ResourceQuota of the namespace refuses the pod",
     Word.BUDGET: "a disruption budget never lets the pod go",
     Word.ROLLOUT: "a rolling update would not finish",
     Word.SINGLE_REPLICA: "one replica: a failover is an outage",
@@ -57,6 +59,7 @@ HINTS = {
     "NoController": "make it a Deployment with one replica, or a Job",
     "Gated": "remove the schedulingGates, or run what removes them on the device",
     Word.OVER_RESERVE: "lower requests or replicas until the device can lose a node",
+    Word.QUOTA: "raise the quota, lower the replicas, or state in every container what it counts",
     Word.BUDGET: "allow one pod to go: maxUnavailable: 1, or more replicas",
     Word.ROLLOUT: "use strategy Recreate, or maxUnavailable: 1 with maxSurge: 0",
     Word.SINGLE_REPLICA: "run two replicas with preferred anti-affinity if seconds matter",

@@ -14,7 +14,7 @@ from asetwin import constants
 from asetwin.model.checks import schemas
 from asetwin.model.checks.findings import Source
 from asetwin.model.checks.schemas import Path
-from asetwin.resources import core, demands
+from asetwin.resources import charges, core, demands
 from asetwin.resources.demands import Selector
 
 Json = Mapping[str, Any]
@@ -97,6 +97,9 @@ class Bundle:
     volumes: dict[str, core.Volume] = field(default_factory=dict)
     namespaces: dict[str, core.Namespace] = field(default_factory=dict)
     budgets: list[Budget] = field(default_factory=list)
+    quotas: list[core.Limit] = field(default_factory=list)
+    defaulted: dict[str, frozenset[str]] = field(default_factory=dict)
+    """By namespace what a LimitRange states where a container does not, as a quota's keys."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Documents that are not looked at, by kind."""
     documents: int = 0
@@ -175,7 +178,12 @@ def _take_in(one: Document, bundle: Bundle, defaults: Defaults) -> None:
             defaults.priorities[name] = body["value"], policy
             if body.get("globalDefault"):
                 defaults.default_class = name
+        case "ResourceQuota":
+            bundle.quotas.append(
+                core.Limit.read({**body, "metadata": {"namespace": space, **body["metadata"]}})
+            )
         case "LimitRange":
+            bundle.defaulted[space] = frozenset(charges.MUST_STATE)
             for limit in spec.get("limits") or ():
                 if limit["type"] == "Container":
                     given = defaults.requests.setdefault(space, {})
@@ -293,19 +301,27 @@ def _admitted(
     is_reserved = space in constants.RESERVED_NAMESPACES
     given = own if own is not None else {} if is_reserved else constants.DEFAULT_REQUESTS
     pod_level = (spec.get("resources") or {}).get("requests") or {}
-    containers = []
-    for container in spec["containers"]:
-        resources = container.get("resources") or {}
-        stated = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-        lacking = {key: value for key, value in given.items() if key not in stated}
-        if own is None:
-            missing.update(key for key in ("cpu", "memory") if key not in {**stated, **pod_level})
-        if lacking:
-            filled = {**resources, "requests": {**stated, **lacking}}
-            container = {**container, "resources": filled}
-        containers.append(container)
-    result["containers"] = containers
+    for container in spec["containers"] if own is None else ():
+        stated = _stated(container)
+        missing.update(key for key in ("cpu", "memory") if key not in {**stated, **pod_level})
+    for name in ("initContainers", "containers"):
+        if spec.get(name):
+            result[name] = [_filled(one, given) for one in spec[name]]
     return result, dict(missing)
+
+
+def _stated(container: Json) -> dict[str, Any]:
+    resources = container.get("resources") or {}
+    return {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+
+
+def _filled(container: Json, given: Json) -> Json:
+    """A container with a LimitRange's default requests; source: LimitRanger's mutation."""
+    stated = _stated(container)
+    if all(key in stated for key in given):
+        return container
+    resources = container.get("resources") or {}
+    return {**container, "resources": {**resources, "requests": {**given, **stated}}}
 
 
 def surge_pod(work: Work) -> core.Pod:

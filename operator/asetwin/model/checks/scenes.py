@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from asetwin import constants
-from asetwin.model import failover, references, reserve, volumes
+from asetwin.model import failover, quotas, references, reserve, volumes
 from asetwin.model.checks.manifests import Bundle, Work, is_node_local
 from asetwin.model.placement.boards import Board
 from asetwin.model.placement.queues import Placed, Queue
+from asetwin.model.placement.rooms import Misfit
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources import core, quantities
 from asetwin.resources.demands import Demands, Requirement
@@ -36,6 +37,8 @@ class Layout:
     workloads: Mapping[str, core.Workload] = field(default_factory=dict)
     namespaces: Mapping[str, core.Namespace] = field(default_factory=dict)
     tied: volumes.Tied = field(default_factory=dict)
+    quotas: tuple[core.Limit, ...] = ()
+    """Those that are not the device's own."""
     is_real: bool = False
     """Whether the Nodes' names are known; invented ones take the names that manifests pin to."""
 
@@ -84,6 +87,7 @@ def observed(snapshot: Snapshot, device: AseDevice, bundle: Bundle) -> Layout:
         workloads=snapshot.workloads,
         namespaces=snapshot.namespaces,
         tied=pods.tied,
+        quotas=quotas.foreign(device, snapshot),
         is_real=True,
     )
 
@@ -154,6 +158,10 @@ class Budget:
             self.used.update(wanted)
         return short
 
+    def release(self, pod: core.Pod) -> None:
+        """Take back what a pod was counted with."""
+        self.used.subtract({**pod.requests, "pods": 1})
+
 
 @dataclass(slots=True)
 class Stage:
@@ -166,6 +174,8 @@ class Stage:
     tied: dict[tuple[str, str], core.Volume]
     refused: dict[str, list[str]] = field(default_factory=dict)
     """Of workloads that are above the reserve: what is short, once for each pod."""
+    kept_out: dict[str, list[Misfit]] = field(default_factory=dict)
+    """Of workloads that somebody's quota does not let in: why, once for each pod."""
     placed: dict[str, list[Placed]] = field(default_factory=dict)
     """By workload."""
     work_of: dict[str, Work] = field(default_factory=dict)
@@ -175,6 +185,13 @@ class Stage:
     def pods(self) -> dict[str, list[core.Pod]]:
         """Who runs on which Node."""
         return {name: list(room.pods.values()) for name, room in self.board.rooms.items()}
+
+    @property
+    def quotas(self) -> list[core.Limit]:
+        """The manifests' quotas, and those of the cluster that they do not replace."""
+        written = {(one.namespace, one.name) for one in self.bundle.quotas}
+        kept = [one for one in self.layout.quotas if (one.namespace, one.name) not in written]
+        return [*kept, *self.bundle.quotas]
 
     @property
     def workloads(self) -> dict[str, core.Workload]:
@@ -201,12 +218,19 @@ def build(layout: Layout, bundle: Bundle) -> Stage:
     board.tied = tied
     stage = Stage(layout, bundle, board, _budget(layout, namespaces), tied)
     limited = reserve.workload_namespaces(layout.reserve, namespaces.values())
+    there = [pod for on_node in layout.pods.values() for pod in on_node]
+    books = quotas.Books.of(stage.quotas, there, defaulted=bundle.defaulted)
     waiting = list[core.Pod]()
     for work in bundle.works:
         for pod in _spread_out(work, layout):
             short = stage.budget.admit(pod) if work.namespace in limited else []
+            refusal = books.admit(pod) if not short else None
             if short:
                 stage.refused.setdefault(work.id, []).append(short[0])
+            elif refusal is not None:
+                if work.namespace in limited:
+                    stage.budget.release(pod)
+                stage.kept_out.setdefault(work.id, []).append(refusal)
             else:
                 waiting.append(pod)
             stage.work_of[pod.key] = work

@@ -201,6 +201,15 @@ SCHEMAS: dict[str, Any] = {
         "spec": {"selector": _SELECTOR, "minAvailable": SHARE, "maxUnavailable": SHARE}
     },
     "PriorityClass": {"value!": INT, "globalDefault": BOOL, "preemptionPolicy": STR},
+    "ResourceQuota": {
+        "spec": {
+            "hard": MapOf(QUANTITY),
+            "scopes": [STR],
+            "scopeSelector": {
+                "matchExpressions": [{"scopeName!": STR, "operator!": STR, "values": [STR]}]
+            },
+        }
+    },
     "LimitRange": {
         "spec!": {
             "limits": [

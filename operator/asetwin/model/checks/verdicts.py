@@ -35,7 +35,7 @@ class Verdict:
 def judge(bundle: Bundle, layout: Layout) -> Verdict:
     """Whether the workloads would survive the loss of either node of the device."""
     stage = scenes.build(layout, bundle)
-    found = [*_refused(stage), *_without_place(stage)]
+    found = [*_refused(stage), *_kept_out(stage), *_without_place(stage)]
     nodes = stage.layout.nodes
     if len(nodes) > 1:
         for slot, node in zip(SLOTS, nodes, strict=False):
@@ -74,6 +74,17 @@ def _refused(stage: Stage) -> list[Finding]:
     return found
 
 
+def _kept_out(stage: Stage) -> list[Finding]:
+    """Pods that a ResourceQuota of their namespace does not let in."""
+    works = {work.id: work for work in stage.bundle.works}
+    found = []
+    for name, refusals in stage.kept_out.items():
+        text = f"{_of(len(refusals), len(works[name].pods))} would be refused: "
+        text += refusals[0].message
+        found.append(_finding(works[name], "none", Word.QUOTA, Severity.ERROR, text))
+    return found
+
+
 def _without_place(stage: Stage) -> list[Finding]:
     """Pods that have no place although both nodes are there."""
     found = []
@@ -103,6 +114,8 @@ def _lost(stage: Stage, slot: str, node: core.Node) -> list[Finding]:
         titles=stage.layout.titles,
         namespaces={**stage.layout.namespaces, **stage.bundle.namespaces},
         tied=stage.tied,
+        quotas=stage.quotas,
+        defaulted=stage.bundle.defaulted,
     )
     survivors = [one.name for one in stage.layout.nodes if one.name != node.name]
     loss = losses.foresee(scene, node.name, survivors)
