@@ -202,7 +202,7 @@ def test_an_eviction_that_had_no_effect_is_asked_for_again_but_not_for_ever() ->
             id="affinity",
         ),
         pytest.param({"claims": ("data",)}, "NodeLocalVolume", id="volume"),
-        pytest.param({"requests": {constants.GPU_RESOURCE: 1}}, "GPU", id="gpu"),
+        pytest.param({"requests": {constants.GPU_RESOURCE: 2}}, "GPU", id="gpu"),
         pytest.param({"requests": {"cpu": 5000}}, "Capacity", id="cpu"),
         pytest.param(
             {"demands": core.Demands(host_ports=(("TCP", "", 80),))}, "HostPort", id="host-port"
@@ -217,6 +217,7 @@ def test_what_does_not_fit_the_other_node_stays_and_is_named(
     room = {"cpu": 4000, "memory": 8 * 1024**3, "pods": 110}
     seen = cluster(
         steered(allocatable={**room, constants.GPU_RESOURCE: 4}),
+        node("na", allocatable={**room, constants.GPU_RESOURCE: 1}),
         *deployment(replicas=2),
         *replicas(2, **fields),
         taken,

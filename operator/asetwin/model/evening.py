@@ -11,6 +11,7 @@ open.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from asetwin import constants
 from asetwin.model import failover, rebalance
 from asetwin.model.nodes import View
 from asetwin.model.placement.rooms import Room
@@ -42,7 +43,9 @@ def excess(view: View, pods: failover.Pods, percent: int) -> str:
         return ""
     room = Room.of(view.node, pods.by_node.get(view.node.name, ()), view.name)
     parts = []
-    for name in room.excess(percent):
+    # While a device plugin registers anew its GPUs are in use all the same, and not too many.
+    hidden = constants.GPU_RESOURCE if rebalance.lacks_gpus(view) else ""
+    for name in (one for one in room.excess(percent) if one != hidden):
         share = -(-view.node.allocatable.get(name, 0) * percent // 100)
         amounts = [quantities.render(name, one) for one in (room.used[name], share)]
         parts.append(f"{name}: {amounts[0]} requested, {amounts[1]} are its share")

@@ -107,7 +107,7 @@ class Books:
 
     def _counting(self, pod: Pod) -> list[Limit]:
         found = self.quotas.get(pod.namespace, ())
-        return [one for one in found if all(_is_in(pod, scope) for scope in one.scopes)]
+        return [one for one in found if is_counted(pod, one.scopes)]
 
     def _refusal(self, pod: Pod, quota: Limit, before: int = 0) -> Misfit | None:
         """Why one pod more is too many; ``before`` is -1 where it takes another one's place."""
@@ -171,6 +171,11 @@ _HOLDS: Mapping[str, Callable[[Pod], bool]] = {
     "Terminating": lambda pod: pod.charge.has_deadline,
     "NotTerminating": lambda pod: not pod.charge.has_deadline,
 }
+
+
+def is_counted(pod: Pod, scopes: Iterable[Scope]) -> bool:
+    """Whether a quota with these scopes counts the pod."""
+    return all(_is_in(pod, scope) for scope in scopes)
 
 
 def _is_in(pod: Pod, scope: Scope) -> bool:

@@ -37,6 +37,12 @@ MOST_IN_FLIGHT = 2
 ASK_SECONDS = 5.0
 """From one eviction to the next attempt for the same pod, as ``kubectl drain`` waits."""
 MOST_ATTEMPTS = 3
+PLUGIN_SECONDS = 120.0
+"""For how long at least a returned node may still offer none of its GPUs.
+
+Its kubelet reports none until the device plugin has registered again.
+Source: kubelet's devicemanager (``GetCapacity``).
+"""
 PASSING_TAINTS = frozenset(
     f"node.kubernetes.io/{name}"
     for name in ("unschedulable", "not-ready", "unreachable", "network-unavailable")
@@ -75,12 +81,15 @@ class _Return:
     board: Board
     held_by: budgets.Budgets
     moves: dict[str, Move]
+    started_at: float = 0.0
     books: quotas.Books | None = None
     """Those of the quotas that stay in force; None where there are none."""
     asks: list[Evict] = field(default_factory=list)
     wakes: list[float] = field(default_factory=list)
     is_waiting: bool = False
     """Whether time alone may still make a move possible."""
+    is_short_of_gpus: bool = False
+    """Whether it is for GPUs that a move waits."""
     is_needed: bool = False
     """Whether some pod may be evicted now."""
     kept: dict[str, PodProblem] = field(default_factory=dict)
@@ -170,6 +179,7 @@ def rule(
         ),
         held_by=budgets.Budgets(snapshot.budgets),
         moves={one.uid: one for one in memory.moves},
+        started_at=memory.started_at,
         books=quotas.in_force(device, snapshot, now),
     )
     return _judge(back, memory)
@@ -394,12 +404,29 @@ def _try(uid: str, back: _Return, candidates: Sequence[Pod]) -> None:
             return
         if misfit is None and refusal is not None and not refusal.is_final:
             held = held or pod
+        elif misfit is not None and _may_pass(misfit, back):
+            back.is_waiting = back.is_short_of_gpus = True
         elif misfit is not None:
             back.kept[pod.key] = _problem(pod, misfit.reason, misfit.message)
         elif refusal is not None:
             back.kept[pod.key] = _problem(pod, budgets.REASON, refusal.message)
     if held is not None:
         _wait_for_budget(uid, held, back)
+
+
+def _may_pass(misfit: rooms.Misfit, back: _Return) -> bool:
+    """Whether only GPUs are missing that the returned node has, but does not offer yet."""
+    ends_at = back.started_at + max(back.timeout, PLUGIN_SECONDS)
+    if misfit.reason != "GPU" or not lacks_gpus(back.target) or back.now >= ends_at:
+        return False
+    back.wakes.append(ends_at)
+    return True
+
+
+def lacks_gpus(view: View) -> bool:
+    """Whether a Node offers none of the GPUs that its machine has: its plugin is not there yet."""
+    is_offered = view.node is not None and view.node.allocatable.get(constants.GPU_RESOURCE)
+    return not is_offered and view.gpus > 0
 
 
 def _go(uid: str, pod: Pod, back: _Return) -> None:
@@ -553,6 +580,8 @@ def _message(memory: Rebalance, back: _Return, outcome: RebalanceOutcome | None)
         for one in back.moves.values()
         if one.waits_since is not None
     ]
+    if back.is_short_of_gpus:
+        waits.append(f"waits for the GPUs of {back.target.name}")
     parts += waits[:MESSAGE_NAMES]
     if len(waits) > MESSAGE_NAMES:
         parts.append(f"and {len(waits) - MESSAGE_NAMES} more")

@@ -3,14 +3,14 @@
 Sources: Kubernetes' DefaultTolerationSeconds, LimitRanger and ResourceQuota
 admission plugins and the quota evaluator for pods. A quota is weighed by its
 status, as there: a new or changed limit holds once the quota controller
-(:mod:`asetwin.sim.janitors`) has written it to the status. Scopes are not
-simulated; a quota that has some limits nothing.
+(:mod:`asetwin.sim.janitors`) has written it to the status.
 """
 
 from typing import TYPE_CHECKING
 
 from asetwin.kube import errors
-from asetwin.resources import quantities, requests, times
+from asetwin.model import quotas
+from asetwin.resources import charges, core, quantities, requests, times
 from asetwin.sim import bodies
 from asetwin.sim.bodies import Json
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _UNREADY_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _PRIORITIES = {"system-cluster-critical": 2000000000, "system-node-critical": 2000001000}
-_MUST_STATE = ("requests.cpu", "cpu", "requests.memory", "memory")
+_MUST_STATE = ("cpu", "memory", *charges.MUST_STATE)
 
 
 def admit(server: "ApiServer", plural: str, body: Json) -> Json:
@@ -90,15 +90,24 @@ def _with_limit_ranges(server: "ApiServer", namespace: str, spec: Json) -> Json:
     }
 
 
-def resource_of(key: str) -> str:
-    """The resource that a quota's key counts."""
-    return key.removeprefix("requests.").removeprefix("count/")
-
-
 def usage(spec: Json, keys: "list[str]") -> dict[str, int]:
     """What a pod adds to each of a quota's keys; a key that pods do not touch adds 0."""
     amounts = {**requests.of_pod(spec), "pods": 1}
-    return {one: amounts.get(resource_of(one), 0) for one in keys}
+    if any(one.startswith("limits.") for one in keys):
+        limits = requests.limits_of_pod(spec)
+        amounts |= {f"limits.{name}": amount for name, amount in limits.items()}
+    return {one: amounts.get(one, amounts.get(_requested(one), 0)) for one in keys}
+
+
+def _requested(key: str) -> str:
+    return key if key.startswith("limits.") else charges.resource_of(key)
+
+
+def is_in_scope(quota: Json, pod: Json) -> bool:
+    """Whether a quota's scopes let it count the pod."""
+    if not (quota["spec"].get("scopes") or quota["spec"].get("scopeSelector")):
+        return True
+    return quotas.is_counted(core.Pod.read(pod), charges.scopes(quota["spec"]))
 
 
 def counts(pod: Json, now: float) -> bool:
@@ -123,25 +132,25 @@ def charge(server: "ApiServer", pod: Json) -> None:
     for quota in server.listed("resourcequotas", namespace):
         status = quota.get("status") or {}
         hard, used = status.get("hard") or {}, status.get("used") or {}
-        if not hard or quota["spec"].get("scopes") or quota["spec"].get("scopeSelector"):
+        if not hard or not is_in_scope(quota, pod):
             continue
         _check_stated(quota, hard, pod)
         added = {one: more for one, more in usage(pod["spec"], list(hard)).items() if more}
-        units = {one: quantities.units(resource_of(one), used.get(one, 0)) for one in added}
+        units = {one: quantities.units(charges.resource_of(one), used.get(one, 0)) for one in added}
         over = [
             one
             for one, more in added.items()
-            if units[one] + more > quantities.units(resource_of(one), hard[one])
+            if units[one] + more > quantities.units(charges.resource_of(one), hard[one])
         ]
         if over:
             text = "; ".join(
-                f"requested: {one}={quantities.render(resource_of(one), added[one])}, "
+                f"requested: {one}={quantities.render(charges.resource_of(one), added[one])}, "
                 f"used: {one}={used.get(one, 0)}, limited: {one}={hard[one]}"
                 for one in over
             )
             raise _forbidden(name, f"exceeded quota: {quota['metadata']['name']}, {text}")
         total = {
-            one: quantities.render(resource_of(one), units[one] + more)
+            one: quantities.render(charges.resource_of(one), units[one] + more)
             for one, more in added.items()
         }
         todo.append((quota["metadata"]["name"], {**used, **total}))
@@ -158,13 +167,14 @@ def charge(server: "ApiServer", pod: Json) -> None:
 def _check_stated(quota: Json, hard: Json, pod: Json) -> None:
     spec = pod["spec"]
     for key in _MUST_STATE:
-        resource = resource_of(key)
-        if key not in hard or resource in ((spec.get("resources") or {}).get("requests") or {}):
+        part = "limits" if key.startswith("limits.") else "requests"
+        name = charges.resource_of(key)
+        if key not in hard or name in ((spec.get("resources") or {}).get(part) or {}):
             continue
         silent = [
             one["name"]
             for one in (*(spec.get("initContainers") or ()), *spec["containers"])
-            if resource not in ((one.get("resources") or {}).get("requests") or {})
+            if name not in ((one.get("resources") or {}).get(part) or {})
         ]
         if silent:
             text = f"failed quota: {quota['metadata']['name']}: must specify {key} for: "

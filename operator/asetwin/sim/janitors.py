@@ -8,7 +8,8 @@ import math
 
 from asetwin import constants
 from asetwin.kube import errors
-from asetwin.resources import quantities
+from asetwin.model import quotas
+from asetwin.resources import charges, quantities
 from asetwin.sim import admission, bodies, evictions
 from asetwin.sim.apiserver import ADDED, DELETED, ApiServer, Change
 from asetwin.sim.bodies import Json, Key
@@ -274,13 +275,16 @@ class Quotas(Controller):
             return
         hard, now = quota["spec"].get("hard") or {}, self.server.clock()
         used = dict.fromkeys(hard, 0)
+        # What has ended is an object all the same.
+        counted = [one for one in hard if one == quotas.OBJECTS]
         for pod in self.server.listed("pods", key[0]):
-            if admission.counts(pod, now):
-                for one, amount in admission.usage(pod["spec"], list(hard)).items():
-                    used[one] += amount
+            if not admission.is_in_scope(quota, pod):
+                continue
+            keys = list(hard) if admission.counts(pod, now) else counted
+            for one, amount in admission.usage(pod["spec"], keys).items() if keys else ():
+                used[one] += amount
         rendered = {
-            one: quantities.render(admission.resource_of(one), amount)
-            for one, amount in used.items()
+            one: quantities.render(charges.resource_of(one), amount) for one, amount in used.items()
         }
         status = {**quota, "status": {"hard": hard, "used": rendered}}
         try:
