@@ -1,6 +1,6 @@
 """Many generated cases: does the real kube-scheduler decide as our placement does?
 
-The cases are those of ``tests/e2e/oracle.py``; a disagreement is shrunk and
+The cases are those of ``tests/e2e/oracle_cases.py``; a disagreement is shrunk and
 printed as YAML that can be applied.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from asetwin.kube import client
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
-from e2e import oracle
+from e2e import oracle, oracle_cases
 
 
 async def measure(cases: int, seed: int, batch: int, most: int) -> dict[str, object]:
@@ -26,7 +26,9 @@ async def measure(cases: int, seed: int, batch: int, most: int) -> dict[str, obj
         try:
             while done < cases and len(found) < most:
                 numbers = range(done, min(cases, done + batch))
-                found += await runner.run(oracle.Maker(seed, number).make() for number in numbers)
+                found += await runner.run(
+                    oracle_cases.Maker(seed, number).make() for number in numbers
+                )
                 done = numbers.stop
                 rate = done / (time.monotonic() - began)
                 print(f"{done} cases, {len(found)} disagree, {rate:.1f} a second", flush=True)

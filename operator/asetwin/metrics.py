@@ -36,6 +36,7 @@ from asetwin.resources.devices import (
     MasterPhase,
     NodeState,
     ReserveRow,
+    Votes,
 )
 
 UNBOUND = "(unbound)"
@@ -290,16 +291,26 @@ class View(Collector):
             )
 
 
+def _votes(read: Callable[[Votes], float]) -> Callable[[AseDevice], float]:
+    """A figure of the votes; 0 where none were counted yet."""
+    return lambda one: read(one.status.votes) if one.status.votes else 0
+
+
+def _failover(read: Callable[[Failover], float]) -> Callable[[AseDevice], float]:
+    """A figure of the open failover; 0 where there is none."""
+    return lambda one: read(one.status.failover) if one.status.failover else 0
+
+
 _DEVICE_GAUGES: tuple[tuple[str, str, Callable[[AseDevice], float]], ...] = (
     (
         "asetwin_votes",
         "Votes that are cast in the device's cluster quorum.",
-        lambda one: one.status.votes.present if one.status.votes else 0,
+        _votes(lambda votes: votes.present),
     ),
     (
         "asetwin_votes_needed",
         "Votes that a majority needs.",
-        lambda one: one.status.votes.needed if one.status.votes else 0,
+        _votes(lambda votes: votes.needed),
     ),
     (
         "asetwin_master_epoch",
@@ -321,22 +332,22 @@ _DEVICE_GAUGES: tuple[tuple[str, str, Callable[[AseDevice], float]], ...] = (
     (
         "asetwin_displaced_pods",
         "Pods that the open failover has displaced.",
-        lambda one: one.status.failover.displaced if one.status.failover else 0,
+        _failover(lambda failover: failover.displaced),
     ),
     (
         "asetwin_recovered_pods",
         "Displaced pods that are Ready on a node in service.",
-        lambda one: one.status.failover.recovered if one.status.failover else 0,
+        _failover(lambda failover: failover.recovered),
     ),
     (
         "asetwin_unplaceable_pods",
         "Pods of displaced workloads that have no place on what is left.",
-        lambda one: one.status.failover.unplaceable_count if one.status.failover else 0,
+        _failover(lambda failover: failover.unplaceable_count),
     ),
     (
         "asetwin_lost_pods",
         "Pods without a controller that went with the node.",
-        lambda one: one.status.failover.lost if one.status.failover else 0,
+        _failover(lambda failover: failover.lost),
     ),
 )
 _RESERVE_GAUGES: tuple[tuple[str, str, Callable[[ReserveRow], str]], ...] = (

@@ -6,12 +6,12 @@ Nodes as it found them: the fixture looks.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from pytest_kind import KindCluster
 
-from e2e.twin import Twin
+from e2e.twin import DEVICE, Twin
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,6 +19,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.e2e)
         # Waits inside have bounds of their own; this ends a test that hangs outside of them.
         item.add_marker(pytest.mark.timeout(300))
+
+
+HAS_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[HAS_FAILED] = True
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +54,15 @@ def twin(cluster: Twin, request: pytest.FixtureRequest) -> Iterator[Twin]:
     cluster.begin(request.node.name)
     before = cluster.footprint()
     yield cluster
-    cluster.end()
+    cluster.end(has_failed=request.node.stash.get(HAS_FAILED, False))
     cluster.wait_steady(within=60)
     cluster.wait("the Nodes as before the test", lambda: cluster.footprint() == before, within=30)
+
+
+@pytest.fixture
+def whole_reserve(twin: Twin) -> Iterator[None]:
+    """More GPUs may be asked for than one node has, so that both can be in use."""
+    patch = '{"spec":{"reserve":{"percent":%s}}}'
+    twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", patch % "100")
+    yield
+    twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", patch % "null")

@@ -30,6 +30,17 @@ def is_running(node: str) -> bool:
     return str(state(node)["Status"]) == "running"
 
 
+def lose(twin: Twin, ase_node: str, command: str, *options: str, unforetold: str = "") -> None:
+    """Take a device node away by hand: ``kill``, ``stop`` or ``pause`` its container.
+
+    What FailoverReady says before is compared with what does not run after, as
+    :meth:`Twin.fail` does it; ``unforetold`` is the reason why that cannot be.
+    """
+    if not unforetold:
+        twin.foretell(ase_node)
+    docker(command, *options, twin.nodes[ase_node])
+
+
 def make_right(twin: Twin) -> None:
     """Whatever a test has done to the workers by hand: they run, and on their network."""
     for node in twin.nodes.values():

@@ -1,15 +1,14 @@
 """The same thing many times: the operator killed at ten points, twenty failovers in a row."""
 
-import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from asetwin.model import journals
 from e2e import engine
-from e2e.twin import DEVICE, NODE_A, NODE_B, SYSTEM, Json, Twin, epoch
+from e2e.shares import journal
+from e2e.twin import NODE_A, NODE_B, SYSTEM, Json, Twin, epoch
 from e2e.workloads import deployment, places, uids, wait_moved_to
 
 REPLICAS = 4
@@ -136,15 +135,6 @@ def memory_kib(twin: Twin) -> int:
     program = "print(open('/proc/1/status').read().split('VmRSS:')[1].split()[0])"
     target = ("exec", "deploy/asetwin-operator", "--", "python3", "-c", program)
     return int(twin.kubectl("-n", SYSTEM, *target))
-
-
-def journal(twin: Twin) -> journals.Proof:
-    """What the masters' journal proves, read on the node that never fails."""
-    name = f"{DEVICE}-{twin.device()['metadata']['uid'][:8]}.log"
-    path = f"/var/lib/asetwin/shares/{DEVICE}-journal/{name}"
-    command = ["docker", "exec", f"{twin.kind.name}-control-plane", "cat", path]
-    found = subprocess.run(command, check=True, capture_output=True, text=True)
-    return journals.check(found.stdout.splitlines())
 
 
 @pytest.mark.timeout(1500)

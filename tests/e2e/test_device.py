@@ -98,8 +98,9 @@ def test_one_node_then_both_fail_and_the_first_to_return_takes_over(twin: Twin, 
     assert home(twin) == NODE_B
 
     pods, quotas = uids(twin, web), hard(twin)
-    twin.fail(NODE_A, "Motherboard")
-    twin.fail(NODE_B, "PSU1", "PSU2")
+    both = "both nodes are lost"
+    twin.fail(NODE_A, "Motherboard", unforetold=both)
+    twin.fail(NODE_B, "PSU1", "PSU2", unforetold=both)
     twin.wait("Offline", lambda: device_state(twin) == "Offline", within=60)
     twin.wait("both off", lambda: not any(map(engine.is_running, twin.nodes.values())), within=60)
     assert twin.condition("AseDevice", DEVICE, "Available")["reason"] == "QuorumLost"
@@ -144,7 +145,7 @@ def witness_lost(twin: Twin) -> Iterator[None]:
 def test_the_witness_is_lost_and_then_the_node_with_the_last_vote(twin: Twin, web: str) -> None:
     pods, epoch_before = uids(twin, web), twin.status()["master"]["epoch"]
     (last,) = twin.status()["votes"]["holders"]
-    twin.fail(last, "Node")
+    twin.fail(last, "Node", unforetold="without a quorum nothing fails over")
     twin.wait("Offline", lambda: device_state(twin) == "Offline", within=60)
     twin.wait("its machine off", lambda: not engine.is_running(twin.nodes[last]), within=30)
     assert "failover" not in twin.status()
@@ -195,6 +196,7 @@ def test_a_master_cut_off_with_its_node_stops_before_the_next_one_starts(twin: T
     before = twin.master()
     assert before is not None
     node = twin.nodes[NODE_A]
+    twin.foretell(NODE_A)
     engine.docker("network", "disconnect", "kind", node)
     try:
         twin.wait("the master on B", lambda: home(twin) == NODE_B, within=90)

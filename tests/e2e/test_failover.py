@@ -17,6 +17,7 @@ def wait_recovered(twin: Twin, survivor: str, replicas: int = 6) -> None:
         lambda: twin.status().get("failover", {}).get("phase") == "Recovered",
         within=30,
     )
+    twin.wait_as_foretold()
 
 
 def replaceable_on(twin: Twin, ase_node: str) -> list[str]:

@@ -9,7 +9,7 @@ def test_a_failure_that_is_deleted_while_the_operator_is_away_is_repaired_on_its
     twin: Twin,
 ) -> None:
     before = twin.footprint()
-    twin.fail(NODE_A, "Node")
+    twin.fail(NODE_A, "Node", unforetold="the operator goes in the middle")
     twin.wait("the node to go", lambda: "node-down" in str(twin.footprint()[twin.nodes[NODE_A]]))
     twin.scale_operator(0)
     try:
@@ -23,7 +23,7 @@ def test_a_failure_that_is_deleted_while_the_operator_is_away_is_repaired_on_its
 def test_nothing_of_ours_or_of_kopf_holds_what_is_not_ours(twin: Twin) -> None:
     """C28 a: without the operator a workload namespace still goes; kopf marks no Node."""
     twin.deploy(replicas=2)
-    twin.fail(NODE_B, "Node")
+    twin.fail(NODE_B, "Node", unforetold="the operator goes, and the namespace with it")
     twin.wait("the failover", lambda: twin.status().get("failover", {}).get("fencedAt"))
     twin.scale_operator(0)
     try:
@@ -43,7 +43,7 @@ def test_deleting_the_device_undoes_what_is_ours_and_nothing_else(twin: Twin) ->
     twin.deploy()
     twin.kubectl("taint", "node", node, "theirs=x:NoSchedule")
     try:
-        twin.fail(NODE_A, "PSU1", "PSU2")
+        twin.fail(NODE_A, "PSU1", "PSU2", unforetold="the device is deleted in the middle")
         twin.wait("the failover", lambda: twin.status().get("failover", {}).get("evacuatedAt"))
         twin.kubectl("delete", "ased", DEVICE, "--timeout=60s")
 
@@ -101,7 +101,7 @@ def test_a_device_goes_even_when_its_nodes_have_gone_before(twin: Twin) -> None:
 
 def test_a_pin_that_goes_while_its_node_is_down_gives_the_node_back(twin: Twin) -> None:
     node = twin.nodes[NODE_A]
-    twin.fail(NODE_A, "Node")
+    twin.fail(NODE_A, "Node", unforetold="the node is given back in the middle")
     twin.wait("the node to go", lambda: "node-down" in str(twin.footprint()[node]))
     twin.kubectl("delete", "pw", "worker-a", "--timeout=30s")
     try:
@@ -119,7 +119,7 @@ def test_a_paused_device_is_left_alone(twin: Twin) -> None:
     try:
         twin.wait("maintenance", lambda: twin.status()["state"] == "Maintenance")
         before = twin.footprint()
-        twin.fail(NODE_A, "Node")
+        twin.fail(NODE_A, "Node", unforetold="a device that is paused fails nothing over")
         twin.wait(
             "the failure to be seen", lambda: twin.status("AseNode", NODE_A)["state"] == "Down"
         )

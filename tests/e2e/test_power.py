@@ -20,6 +20,7 @@ from e2e.workloads import budget, deployment, of, places, preferred, uids, wait_
 AGENT_NAMESPACE = "asetwin-power"
 AGENT = "asetwin-power-agent"
 WORKERS = {NODE_A: "worker-a", NODE_B: "worker-b"}
+STARTED_SOON = "it is started again before its failover has ended"
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +64,7 @@ def test_a_container_stopped_by_hand_is_a_lost_node_until_a_hand_starts_it(twin:
     spread(twin)
     node = twin.nodes[NODE_A]
     address = twin.status("PinnedWorker", "worker-a")["address"]
-    docker("stop", "--time", "1", node)
+    engine.lose(twin, NODE_A, "stop", "--time", "1")
     twin.wait("the agent's proof", lambda: power(twin, NODE_A)["observed"] == "Off", within=15)
     finished = engine.state(node)["FinishedAt"]
     assert power(twin, NODE_A)["finishedAt"][:19] == finished[:19]
@@ -139,7 +140,7 @@ def test_a_machine_that_died_and_came_back_before_anyone_looked_has_rebooted(twi
 
 def test_a_container_killed_by_hand_is_seen_before_its_kubelet_is_missed(twin: Twin) -> None:
     node = twin.nodes[NODE_B]
-    docker("kill", node)
+    engine.lose(twin, NODE_B, "kill", unforetold=STARTED_SOON)
     twin.wait("the agent's proof", lambda: power(twin, NODE_B)["observed"] == "Off", within=15)
     seen, ended = power(twin, NODE_B)["observedAt"], power(twin, NODE_B)["finishedAt"]
     # Long before a kubelet's silence would tell, however busy this machine is.
@@ -171,6 +172,7 @@ def test_a_silent_node_is_fenced_before_its_pods_run_elsewhere(twin: Twin, how: 
     twin.wait("db-0 on A", lambda: places(twin, "db") == [NODE_A], within=60)
     node, started = twin.nodes[NODE_A], engine.state(twin.nodes[NODE_A])["StartedAt"]
 
+    twin.foretell(NODE_A)
     with engine.counted(twin, name) as copies:
         if how == "paused":
             docker("pause", node)
@@ -229,7 +231,7 @@ def test_without_an_agent_a_silent_node_keeps_its_pods_and_says_what_it_waits_fo
 ) -> None:
     spread(twin)
     before = uids(twin, "web")
-    docker("pause", twin.nodes[NODE_A])
+    engine.lose(twin, NODE_A, "pause", unforetold="without a proof nothing fails over")
     found = twin.wait(
         "what it waits for",
         lambda: settled(twin, NODE_A).get("reason") == "WaitingForProof" and settled(twin, NODE_A),
@@ -341,7 +343,7 @@ def test_a_node_that_fails_too_often_stays_out_until_it_is_forgiven(twin: Twin) 
     # The moment up to which failures are forgiven lies a second ahead.
     time.sleep(2)
     for _ in range(2):
-        docker("kill", node)
+        engine.lose(twin, NODE_A, "kill", unforetold=STARTED_SOON)
         wait_state(twin, NODE_A, "Down")
         docker("start", node)
         twin.wait("back", lambda: state_of(twin, NODE_A) in ("Up", "Quarantined"), within=90)
@@ -367,7 +369,7 @@ def test_a_budget_does_not_hold_up_a_dead_node(twin: Twin) -> None:
     )
     both = ("web", "stubborn")
     twin.wait("both on A", lambda: all(places(twin, x) == [NODE_A] for x in both), within=60)
-    docker("kill", twin.nodes[NODE_A])
+    engine.lose(twin, NODE_A, "kill", unforetold="what tolerates all is put on the dead node again")
     wait_moved_to(twin, NODE_B, web=1)
     # The scheduler puts it where it would like to be, dead or not; deleting it without end
     # would change nothing.
@@ -426,7 +428,7 @@ def test_which_pods_move_stay_and_are_lost(twin: Twin) -> None:
         pod["metadata"]["uid"] for pod in of(twin, "everywhere") if pod["spec"]["nodeName"] == node
     }
 
-    docker("kill", node)
+    engine.lose(twin, NODE_A, "kill")
     wait_moved_to(twin, NODE_B, mover=1)
 
     failover = twin.status()["failover"]

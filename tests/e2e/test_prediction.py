@@ -1,7 +1,6 @@
 """FailoverReady before a failover against what did not run after it (design 4.8)."""
 
 import json
-from typing import Any
 
 import pytest
 
@@ -37,15 +36,6 @@ def spread(one: Json) -> Json:
 def apart(app: str) -> Json:
     term = {"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": HOSTNAME}
     return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
-
-
-@pytest.fixture
-def whole_reserve(twin: Twin) -> Any:
-    """More GPUs may be asked for than one node has, so that both can be in use."""
-    patch = '{"spec":{"reserve":{"percent":%s}}}'
-    twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", patch % "100")
-    yield
-    twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", patch % "null")
 
 
 @pytest.mark.usefixtures("whole_reserve")
@@ -108,6 +98,8 @@ def test_what_was_predicted_not_to_run_is_what_does_not_run(twin: Twin) -> None:
         if not pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]
     }
     assert waiting == {app for app, _ in expected}
+    # And counted by who owns them, as after every failover of these tests.
+    twin.wait_as_foretold()
     # The same when it is asked of Kubernetes itself.
     told = json.loads(twin.kubectl("-n", twin.namespace, "get", "pods", "-o", "json"))["items"]
     assert sum(1 for pod in told if pod["status"]["phase"] == "Pending") == before["problemCount"]

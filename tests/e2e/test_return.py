@@ -3,7 +3,6 @@
 import json
 import subprocess
 import time
-from typing import Any
 
 import pytest
 
@@ -129,7 +128,7 @@ def test_the_other_node_fails_in_the_middle_of_a_return(twin: Twin) -> None:
     twin.repair_all()
     twin.wait("the first pod on A", lambda: NODE_A in places(twin, "web"), within=60)
 
-    twin.fail(NODE_B, "Node")
+    twin.fail(NODE_B, "Node", unforetold="the other node has only begun to take pods back")
     wait_moved_to(twin, NODE_A, web=6)
 
     assert twin.status()["history"][0]["rebalance"]["outcome"] == "Interrupted"
@@ -185,15 +184,6 @@ def test_a_pod_whose_gpu_fails_moves_where_one_is_free(twin: Twin) -> None:
     assert f"{twin.namespace}/infer-" in served(twin)["message"]
     time.sleep(2)
     assert uids(twin, "infer") == {pod}
-
-
-@pytest.fixture
-def whole_reserve(twin: Twin) -> Any:
-    """More GPUs may be asked for than one node has, so that both can be in use."""
-    patch = '{"spec":{"reserve":{"percent":%s}}}'
-    twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", patch % "100")
-    yield
-    twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", patch % "null")
 
 
 @pytest.mark.usefixtures("whole_reserve")

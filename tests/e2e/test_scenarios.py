@@ -19,7 +19,7 @@ from asetwin.sim.clock import START
 from e2e import engine
 from e2e.test_device import bring_master_to
 from e2e.twin import DEVICE, NODE_A, NODE_B, Json, Twin
-from e2e.workloads import deployment, places
+from e2e.workloads import budget, deployment, places
 
 FOLDER = Path(__file__).parent / "scenarios"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -32,9 +32,15 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "node": ("NodeDown", "NodeIsolated", "NodeRebooting", "NodeReturning", "NodeUp"),
     "hardware": ("ComponentFailed", "ComponentRepaired"),
     "power": ("PowerOn", "PowerOff", "PowerIsolated"),
+    "update": (
+        *("UpdateStarted", "MovingMaster", "UpdatingMaster", "MasterUpdated"),
+        *("NodeUpdated", "NodeWaitsForMaster", "NodeDraining", "NodeRebooting", "NodeRestarting"),
+        *("NodeReturning", "UpdateSucceeded", "UpdateFailed"),
+    ),
 }
 """What is told in one turn has one moment: then it counts in this order."""
 
+KINDS = ("AseDevice", "AseNode", "PinnedWorker", "DeviceUpdate")
 Story = dict[str, list[str]]
 
 
@@ -44,12 +50,13 @@ def story(events: Iterable[Json], since: float) -> Story:
     for one in events:
         about, reason = one["involvedObject"], one["reason"]
         moment = str(one.get("eventTime") or "")
-        if about.get("kind") not in ("AseDevice", "AseNode", "PinnedWorker") or not moment:
+        if about.get("kind") not in KINDS or not moment:
             continue
         if datetime.fromisoformat(moment).timestamp() < since:
             continue
         for family, reasons in FAMILIES.items():
-            if reason in reasons:
+            # Of an update the same words are told of its nodes.
+            if reason in reasons and (family == "update") == (about["kind"] == "DeviceUpdate"):
                 row = (moment, reasons.index(reason), reason)
                 told[f"{about['name']} {family}"].append(row)
     # Two parts that fail or are repaired together are told in one turn or in two.
@@ -67,27 +74,37 @@ def simulated(path: Path) -> Story:
     return story(play.world.server.listed("events"), START + play.timeline.zero + 1)
 
 
-def happen(twin: Twin, event: files.Event) -> None:
+def happen(twin: Twin, event: files.Event, unforetold: str) -> None:
     """Do on kind what an event of a scenario says."""
     (verb,) = event.verbs()
     given = getattr(event, verb)
     if verb == "fail":
+        parts: dict[str, list[str]] = defaultdict(list)
         for one in given:
             node, _, component = one.partition("/")
-            twin.fail(node, component)
+            parts[node].append(component)
+        for node, components in parts.items():
+            twin.fail(node, *components, unforetold=unforetold)
     elif verb == "reboot":
         for node in given:
-            twin.fail(node, "Node", action="Reboot")
+            twin.fail(node, "Node", action="Reboot", unforetold=unforetold)
     elif verb == "repair":
+        twin.wait_as_foretold()
         for one in twin.all("HardwareFailure"):
             if "all" in given or one["spec"]["node"] in given:
                 twin.delete("HardwareFailure", one["metadata"]["name"])
+    elif verb == "update":
+        twin.apply(given.body(DEVICE))
     elif verb == "witness":
         patch = f'{{"spec":{{"witness":{{"online":{str(given == "online").lower()}}}}}}}'
         twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", patch)
     elif verb in ("stop", "start", "pause"):
         command = {"stop": "kill"}.get(verb, verb)
-        engine.docker(command, twin.nodes[given])
+        if verb == "start":
+            twin.wait_as_foretold()
+            engine.docker(command, twin.nodes[given])
+        else:
+            engine.lose(twin, given, command, unforetold=unforetold)
     else:
         raise AssertionError(f"{verb} is not played on kind")
 
@@ -113,7 +130,7 @@ WORKERS = ("worker-a", "worker-b")
 def test_kind_and_simulation_tell_the_same_story(twin: Twin, path: Path) -> None:
     expected = simulated(path)
     bring_master_to(twin, NODE_A)
-    twin.apply(deployment(twin, "web", REPLICAS))
+    twin.apply(deployment(twin, "web", REPLICAS), budget(twin, "web", "web", maxUnavailable=1))
     spread = [NODE_A] * (REPLICAS // 2) + [NODE_B] * (REPLICAS // 2)
     twin.wait("pods on both nodes", lambda: places(twin, "web") == spread, within=60)
     twin.wait_steady()
@@ -127,8 +144,13 @@ def test_kind_and_simulation_tell_the_same_story(twin: Twin, path: Path) -> None
                 twin.wait("the last event to be over", lambda: is_settled(twin), within=90)
             else:
                 time.sleep(min(2.0, event.at - before))
+            happen(twin, event, "what came before it is in its way" if before else "")
             before = event.at
-            happen(twin, event)
+        if event.update is not None:
+            name = event.update.object_name
+            twin.wait(
+                "the update", lambda: "result" in twin.status("DeviceUpdate", name), within=200
+            )
         if event.verbs() in (["pause"], ["reboot"]):
             twin.wait("its failover", lambda: "failover" in twin.status(), within=60)
         twin.wait_steady(within=150)

@@ -4,27 +4,8 @@ import subprocess
 
 import pytest
 
-from asetwin.model import journals
+from e2e.shares import SHARES, journal, journal_file, on_share, read
 from e2e.twin import DEVICE, NODE_A, NODE_B, SYSTEM, Json, Twin, epoch, is_ready
-
-SHARES = "/var/lib/asetwin/shares"
-
-
-def read(twin: Twin, file: str) -> list[str]:
-    """The lines of a file on a share, read on the node that never fails."""
-    node = f"{twin.kind.name}-control-plane"
-    command = ["docker", "exec", node, "cat", f"{SHARES}/{file}"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-
-
-def journal_file(twin: Twin) -> str:
-    """One file per AseDevice object, so that a device made anew starts an own one."""
-    return f"{DEVICE}-{twin.device()['metadata']['uid'][:8]}.log"
-
-
-def journal(twin: Twin) -> journals.Proof:
-    """What the masters' journal proves."""
-    return journals.check(read(twin, f"{DEVICE}-journal/{journal_file(twin)}"))
 
 
 def sample(twin: Twin, *kinds: str) -> list[Json]:
@@ -51,6 +32,14 @@ def home_of(twin: Twin, name: str) -> str:
 
 def other(ase_node: str) -> str:
     return NODE_B if ase_node == NODE_A else NODE_A
+
+
+def wait_master_on(twin: Twin, ase_node: str) -> None:
+    node = twin.nodes[ase_node]
+    twin.wait(
+        f"the master on {ase_node}",
+        lambda: (found := twin.master()) is not None and found["spec"]["nodeName"] == node,
+    )
 
 
 def test_what_was_written_to_a_share_is_there_after_a_failover(twin: Twin) -> None:
@@ -107,13 +96,7 @@ def test_the_journal_has_no_gap_and_no_overlap_over_two_failovers(twin: Twin) ->
         assert master is not None
         home = next(n for n, node in twin.nodes.items() if node == master["spec"]["nodeName"])
         twin.fail(home, "Node")
-        twin.wait(
-            "the master on the other node",
-            lambda home=home: (
-                (moved := twin.master()) is not None
-                and moved["spec"]["nodeName"] == twin.nodes[other(home)]
-            ),
-        )
+        wait_master_on(twin, other(home))
         twin.repair_all()
         twin.wait_steady()
 
@@ -134,7 +117,7 @@ def test_a_master_that_cannot_write_its_journal_does_not_serve(twin: Twin) -> No
     assert before is not None
     name = journal_file(twin)
     path = f"{SHARES}/{DEVICE}-journal/{name}"
-    _on_share(twin, f"mv {path} {path}.kept && mkdir {path}")
+    on_share(twin, "sh", "-c", f"mv {path} {path}.kept && mkdir {path}")
     try:
         twin.wait("the master not to be Ready", lambda: twin.master() is None)
         told = twin.kubectl("-n", SYSTEM, "logs", before["metadata"]["name"])
@@ -144,7 +127,7 @@ def test_a_master_that_cannot_write_its_journal_does_not_serve(twin: Twin) -> No
             lambda: twin.condition("AseDevice", DEVICE, "MasterReady").get("status") == "False",
         )
     finally:
-        _on_share(twin, f"rmdir {path}; mv {path}.kept {path}")
+        on_share(twin, "sh", "-c", f"rmdir {path}; mv {path}.kept {path}")
     after = twin.wait("the master to be Ready", twin.master)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert journal(twin).problems == ()
@@ -203,11 +186,6 @@ def test_nobody_states_the_masters_own_share(twin: Twin, change: dict[str, str])
     assert "is the masters' own" in str(refused.value.stderr)
     claim = twin.get("PersistentVolumeClaim", f"{DEVICE}-journal", SYSTEM)
     assert claim["status"]["phase"] == "Bound"
-
-
-def _on_share(twin: Twin, command: str) -> None:
-    node = f"{twin.kind.name}-control-plane"
-    subprocess.run(["docker", "exec", node, "sh", "-c", command], check=True)
 
 
 def _own_lines(twin: Twin, ase_node: str, *, least: int) -> list[str] | None:

@@ -184,7 +184,7 @@ def test_the_other_node_dies_while_one_is_off_for_an_update(twin: Twin) -> None:
         within=90,
     )
     other = NODE_B if first == NODE_A else NODE_A
-    engine.docker("kill", twin.nodes[other])
+    engine.lose(twin, other, "kill", unforetold="the one that it would fail over to is off")
     twin.wait("Offline", lambda: twin.status()["state"] == "Offline")
     twin.wait("one is back", lambda: twin.status()["state"] == "NeedsAttention", within=60)
     twin.wait("pods on it", lambda: places(twin, "web") == [first] * 6, within=90)
@@ -200,7 +200,7 @@ def test_the_last_good_node_is_not_drained(twin: Twin) -> None:
     leaving = status(twin, "cautious")["nodes"][0]["name"]
     twin.wait("its cordon", lambda: twin.footprint()[twin.nodes[leaving]]["unschedulable"])
     other = NODE_B if leaving == NODE_A else NODE_A
-    engine.docker("kill", twin.nodes[other])
+    engine.lose(twin, other, "kill", unforetold="the one that it would fail over to is leaving")
     twin.wait("no cordon", lambda: not twin.footprint()[twin.nodes[leaving]]["unschedulable"])
     twin.wait("pods on it", lambda: places(twin, "web") == [leaving] * 6, within=90)
     assert "stays in service" in status(twin, "cautious")["waitingFor"] or stage(

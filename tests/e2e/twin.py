@@ -9,12 +9,16 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pykube
 import yaml
 from pytest_kind import KindCluster
+
+from e2e import foresight
+from e2e.foresight import Foretold
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "manifests" / "samples"
@@ -24,6 +28,8 @@ DEVICE, NODE_A, NODE_B = "ase", "node-a", "node-b"
 OURS = ("AseDevice", "AseNode", "PinnedWorker", "HardwareFailure", "DeviceUpdate")
 LABEL = "asetwin-e2e"
 LOOK_SECONDS = 0.15
+FORESIGHT_SECONDS = 2.0
+"""How long after a change FailoverReady may still be about what was before it."""
 
 Json = dict[str, Any]
 
@@ -37,6 +43,7 @@ class Twin:
         self.nodes = {NODE_A: f"{kind.name}-worker", NODE_B: f"{kind.name}-worker2"}
         self.namespace = ""
         self._extra: list[Json] = []
+        self._foretold: Foretold | None = None
         self._classes: dict[str, Any] = {
             kind: pykube.object_factory(self.api, GROUP, kind) for kind in OURS
         }
@@ -176,6 +183,57 @@ class Twin:
 
         self.wait("a steady device", is_steady, within=within)
 
+    def foretell(self, ase_node: str) -> None:
+        """Keep what FailoverReady says of a node that is about to be lost.
+
+        :meth:`fail` does it by itself. It is compared with what does not run
+        afterwards by :meth:`wait_as_foretold`, before the next repair at latest.
+        """
+        self.wait_as_foretold()
+
+        def keep() -> Foretold | None:
+            ready = self.condition("AseNode", ase_node, "FailoverReady").get("reason")
+            if ready not in ("EveryPodFits", "PodsWouldNotRun"):
+                return None
+            pods = self.all("Pod")
+            if time.time() < max(map(_placed_at, pods)) + FORESIGHT_SECONDS:
+                return None
+            return foresight.keep(
+                ase_node,
+                self.nodes[ase_node],
+                self.namespace,
+                if_lost=self.status("AseNode", ase_node).get("ifLost") or {},
+                pods=pods,
+                device=self.status(),
+            )
+
+        what = f"FailoverReady of {ase_node} to tell who would not run (else give `unforetold`)"
+        self._foretold = self.wait(what, keep)
+
+    def wait_as_foretold(self) -> None:
+        """Once the failover has ended, what does not run has to be what was foretold."""
+        foretold, self._foretold = self._foretold, None
+        if foretold is None:
+            return
+        self.wait(
+            f"the failover of {foretold.ase_node}, of which it was foretold who would not run",
+            lambda: foresight.has_ended(foretold, self.status()),
+            within=60,
+        )
+        found = None
+
+        def is_so() -> bool:
+            nonlocal found
+            found = foresight.not_running(foretold, self.namespace, self.all("Pod"))
+            return found == foretold.who
+
+        try:
+            self.wait("what does not run to be what was foretold", is_so)
+        except AssertionError as error:
+            seen = "undecided" if found is None else dict(found)
+            error.add_note(f"foretold {dict(foretold.who)}, found {seen}")
+            raise
+
     def describe(self) -> str:
         """The state of everything, for the message of a test that fails."""
         lines = []
@@ -200,10 +258,20 @@ class Twin:
         slug = re.sub(r"[^a-z0-9]+", "-", test.lower().removeprefix("test_"))[:36].strip("-")
         self.namespace = f"e2e-{slug}-{uuid.uuid4().hex[:6]}"
         self._extra = []
+        self._foretold = None
         self.apply({"kind": "Namespace", "metadata": {"name": self.namespace}})
 
-    def end(self) -> None:
+    def end(self, *, has_failed: bool = False) -> None:
         """Repair everything and delete what the test has made, its namespace last."""
+        if has_failed:
+            # It has its error already; what is left of it need not be waited for.
+            self._foretold = None
+        try:
+            self.wait_as_foretold()
+        finally:
+            self._clear()
+
+    def _clear(self) -> None:
         for one in self.all("DeviceUpdate"):
             self.delete("DeviceUpdate", one["metadata"]["name"])
         self.repair_all()
@@ -213,7 +281,8 @@ class Twin:
         self.delete("Namespace", self.namespace)
 
     def repair_all(self) -> None:
-        """Delete every HardwareFailure."""
+        """Delete every HardwareFailure; before that, what was foretold is compared."""
+        self.wait_as_foretold()
         for one in self.all("HardwareFailure"):
             self.delete("HardwareFailure", one["metadata"]["name"])
 
@@ -259,8 +328,17 @@ class Twin:
         """Apply a file of manifests/samples."""
         self.apply(*self.sample(name))
 
-    def fail(self, ase_node: str, *components: str, **spec: Any) -> None:
-        """Apply one HardwareFailure per component."""
+    def fail(self, ase_node: str, *components: str, unforetold: str = "", **spec: Any) -> None:
+        """Apply one HardwareFailure per component.
+
+        Where the node is lost with them, what FailoverReady says before is
+        compared with what does not run after; ``unforetold`` is the reason why
+        that cannot be.
+        """
+        if foresight.loses_node(components):
+            self.wait_as_foretold()
+            if not unforetold:
+                self.foretell(ase_node)
         self.apply(
             *(
                 {
@@ -302,6 +380,19 @@ class Twin:
             self.wait("no operator", lambda: not self.all("Pod", SYSTEM, **labels), within=60)
         else:
             self.kubectl("-n", SYSTEM, "rollout", "status", f"deployment/{name}", "--timeout=60s")
+
+
+def _placed_at(pod: Json) -> float:
+    """When a pod was given its node, in seconds since the epoch; 0 where it has none."""
+    return max(
+        (
+            # Kubernetes cuts the moment down to the second.
+            datetime.fromisoformat(one["lastTransitionTime"]).timestamp() + 1
+            for one in pod["status"].get("conditions") or ()
+            if one["type"] == "PodScheduled" and one["status"] == "True"
+        ),
+        default=0.0,
+    )
 
 
 def is_ready(pod: Json) -> bool:

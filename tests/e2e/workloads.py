@@ -87,3 +87,4 @@ def wait_moved_to(twin: Twin, survivor: str, **replicas: int) -> None:
         lambda: str(twin.status().get("failover", {}).get("phase")).startswith("Recovered"),
         within=60,
     )
+    twin.wait_as_foretold()

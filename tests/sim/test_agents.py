@@ -4,12 +4,14 @@ import pytest
 
 from asetwin.model.power import AGENT_LEASE
 from asetwin.power.drivers import Machine, Network
-from asetwin.sim import agents, invariants, kubelets
+from asetwin.sim import agents, bodies, invariants, kubelets
 from asetwin.sim.bodies import Json
 from asetwin.sim.world import Options, World
 from sim import stories
 
 A, B = "asetwin-worker", "asetwin-worker2"
+REPLICAS = 6
+"""Of the sample workload."""
 
 
 def with_agent(*, seed: int = 0, jitter: float = 0.0, is_quiet: bool = False) -> World:
@@ -233,6 +235,12 @@ def test_whatever_hands_do_nothing_moves_without_proof_and_all_is_well_in_the_en
     for name in ("node-a", "node-b"):
         world.patch("AseNode", name, forgiven)
     world.run_until(lambda: stories.is_calm(world), within=200)
+    assert [world.machines[node].machine for node in (A, B)] == [Machine.RUNNING] * 2
+    nodes = [world.server.read("asenodes", name)["status"] for name in ("node-a", "node-b")]
+    assert [one["state"] for one in nodes] == ["Up", "Up"]
+    web = world.pods("shop")
+    assert len(web) == REPLICAS
+    assert all(bodies.is_ready(one) for one in web)
 
 
 # --- What was taken is given back -----------------------------------------------------------------

@@ -55,6 +55,16 @@ def test_what_is_no_time_is_refused(text: Any) -> None:
         pytest.param({"events": [at(1, reboot="b")]}, "reboot: there is no node b", id="reboot"),
         pytest.param({"events": [at(1, witness="off")]}, "'online' or 'offline'", id="witness"),
         pytest.param(
+            {"events": [at(1, update="Firmware")]},
+            r"events\[0\].update.type: .*'DeviceSoftware' or 'Kubernetes'",
+            id="update",
+        ),
+        pytest.param(
+            {"events": [at(1, update={"type": "Kubernetes", "drainTimeoutSeconds": 0})]},
+            r"update.drainTimeoutSeconds: ",
+            id="update-patience",
+        ),
+        pytest.param(
             {"events": [at(5, stop="node-a"), at(3, start="node-a")]}, "order of time", id="order"
         ),
         pytest.param({"events": [at(5, stop="node-a")], "end": 4}, "end: is before", id="end"),

@@ -35,5 +35,7 @@ def test_there_is_one_for_each_documented_response() -> None:
         *("a-both-psus", "a-storage-port", "a-core-part", "a-fails", "a-reboots", "a-degraded"),
         *("b-fails", "b-reboots", "gpu-fails", "data-disks", "shares", "both-fail"),
         "witness-then-a",
+        *("update-device-software", "update-kubernetes", "update-then-a-fails"),
+        *("update-held-by-budget", "update-queue"),
     }
     assert documented <= {path.stem for path in ALL}

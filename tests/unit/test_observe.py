@@ -187,7 +187,8 @@ class Hearing:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.cluster = Cluster(clock=lambda: self.now)
+        self.was_set = 0.0
+        self.cluster = Cluster(clock=lambda: self.now + self.was_set, monotonic=lambda: self.now)
         self._version = 0
 
     def tell(self, at: float, renewed: str) -> bool:
@@ -210,14 +211,67 @@ def test_a_renewal_is_timed_by_our_clock_and_not_by_its_holders() -> None:
     assert hearing.heard_at == 101.0
 
 
+@pytest.mark.parametrize("by", [pytest.param(90.0, id="forward"), pytest.param(-40.0, id="back")])
+def test_a_clock_that_is_set_makes_nobody_silent(by: float) -> None:
+    hearing = Hearing()
+    hearing.tell(100.0, "t1")
+    hearing.now, hearing.was_set = 103.0, by
+    assert hearing.now + hearing.was_set - hearing.heard_at == 3.0
+    hearing.tell(104.0, "t2")
+    assert hearing.heard_at == 104.0 + by
+
+
+def test_a_clock_that_drifts_a_little_is_left_alone() -> None:
+    hearing = Hearing()
+    hearing.tell(100.0, "t1")
+    hearing.was_set = 0.5
+    assert hearing.heard_at == 100.0
+
+
+def pod_created(created: str, version: int = 1) -> Json:
+    given = body("p", version, namespace="shop")
+    given["metadata"]["creationTimestamp"] = created
+    return given | {"spec": {"containers": []}, "status": {}}
+
+
+@pytest.mark.parametrize(
+    ("created", "age"),
+    [
+        pytest.param("1970-01-01T00:01:37Z", 3.0, id="as-the-server-says"),
+        pytest.param("1970-01-01T00:00:10Z", 5.0, id="server-behind"),
+        pytest.param("1970-01-01T00:03:10Z", 0.0, id="server-ahead"),
+    ],
+)
+def test_a_new_pod_is_as_old_as_the_news_of_it(created: str, age: float) -> None:
+    hearing = Hearing()
+    hearing.cluster.is_synced = True
+    hearing.now = 100.0
+    hearing.cluster.apply("pods", pod_created(created))
+    (pod,) = hearing.cluster.snapshot().pods
+    assert hearing.now - pod.created == age
+    # It stays so when more is heard of it, and when the clock is set.
+    hearing.now, hearing.was_set = 110.0, 90.0
+    hearing.cluster.apply("pods", pod_created(created, version=2))
+    (pod,) = hearing.cluster.snapshot().pods
+    assert 200.0 - pod.created == age + 10.0
+
+
+def test_a_pod_that_was_there_before_us_has_the_servers_time() -> None:
+    hearing = Hearing()
+    hearing.now = 100.0
+    hearing.cluster.apply("pods", pod_created("1970-01-01T00:00:10Z"))
+    (pod,) = hearing.cluster.snapshot().pods
+    assert pod.created == 10.0
+
+
 def test_a_lease_that_is_found_has_not_been_heard() -> None:
     hearing = Hearing()
     hearing.tell(100.0, "t1")
-    assert hearing.cluster.snapshot().unheard == {BEAT}
+    assert hearing.cluster.snapshot().unheard == (BEAT,)
     hearing.tell(101.0, "t1")
-    assert hearing.cluster.snapshot().unheard == {BEAT}
+    assert hearing.cluster.snapshot().unheard == (BEAT,)
     hearing.tell(102.0, "t2")
-    assert hearing.cluster.snapshot().unheard == frozenset()
+    assert hearing.cluster.snapshot().unheard == ()
 
 
 def test_a_new_version_without_a_new_renewal_is_no_sign_of_life() -> None:

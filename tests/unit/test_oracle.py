@@ -1,11 +1,15 @@
-"""The oracle's own words: how the scheduler's message is read, and what counts as agreement."""
+"""The oracle's own parts: its cases, how a message is read, and what counts as agreement."""
 
 from typing import Any
 
 import pytest
 
-from e2e import oracle
+from asetwin.model.placement import rooms
+from asetwin.resources import core
+from asetwin.resources.demands import Port
+from e2e import oracle, oracle_cases
 from e2e.oracle import Answer
+from e2e.oracle_cases import Maker
 
 
 @pytest.mark.parametrize(
@@ -59,5 +63,29 @@ def test_agreement_is_exact(ours: Answer, theirs: Answer, agree: bool) -> None:
 
 
 def test_a_seed_makes_the_same_case_again() -> None:
-    assert oracle.Maker(3, 14).make() == oracle.Maker(3, 14).make()
-    assert oracle.Maker(3, 14).make() != oracle.Maker(4, 14).make()
+    assert Maker(3, 14).make() == Maker(3, 14).make()
+    assert Maker(3, 14).make() != Maker(4, 14).make()
+
+
+def test_another_number_changes_names_and_nothing_else() -> None:
+    # Their numbers are also pod slots, processors and GPUs.
+    for number in (1, 2, 4, 8):
+        case = Maker(3, number).make()
+        other = oracle_cases.renumbered(case, 77)
+        text, changed = case.as_yaml(), other.as_yaml()
+        assert changed == text.replace(f"case{number}", "case77")
+        assert f"case{number}" not in changed
+        assert oracle_cases.renumbered(other, number) == case
+
+
+def test_no_two_pods_that_are_there_have_a_host_port_in_common_on_a_node() -> None:
+    owners = 0
+    for number in range(400):
+        taken: dict[str, list[Port]] = {}
+        for pod in map(core.Pod.read, Maker(2, number).make().before):
+            others = taken.setdefault(pod.node, [])
+            mine = pod.demands.host_ports
+            assert not any(rooms.collides(port, one) for port in mine for one in others)
+            others.extend(mine)
+            owners += bool(mine)
+    assert owners > 100, "hardly any pod has a host port"

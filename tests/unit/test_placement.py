@@ -1,6 +1,6 @@
 """Which pod fits which Node, and every reason why not (design 4.8), filter by filter.
 
-The cases are the scheduler's own rules, one each; ``tests/e2e/oracle.py``
+The cases are the scheduler's own rules, one each; ``tests/e2e/test_oracle.py``
 asks the real one about mixtures of them.
 """
 

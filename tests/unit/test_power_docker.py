@@ -444,6 +444,7 @@ async def test_a_goal_that_is_reached_is_no_error(tmp_path: Path) -> None:
         engine.statuses = {"kill": 409, "start": 304}
         await driver.apply(NAME, Command.KILL)
         await driver.apply(NAME, Command.START)
+        assert engine.asked == ["kill id-of-twin-worker signal=SIGKILL", "start id-of-twin-worker"]
 
 
 async def test_a_command_may_take_longer_than_a_look(
@@ -461,7 +462,11 @@ async def test_a_command_may_take_longer_than_a_look(
             return body
 
         monkeypatch.setattr(driver, "_inspect", quick)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         await driver.apply(NAME, Command.START)
+        assert engine.asked == ["start id-of-twin-worker"]
+        assert loop.time() - began > docker.LOOK_SECONDS
 
 
 async def test_a_refused_command_says_why(tmp_path: Path) -> None:
@@ -587,6 +592,8 @@ async def test_a_kill_is_over_when_an_event_tells_the_end(tmp_path: Path) -> Non
         await hear("kill", "die")
         async with asyncio.timeout(2):
             await killing
+        reading = await driver.observe(NAME)
+        assert (reading.machine, reading.detail) == (Machine.STOPPED, BY_EVENT)
 
 
 async def test_a_death_by_itself_is_not_believed_before_the_engine_answers(

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asetwin.model.power import STOPPED_BY_US
 from asetwin.power import rules
 from asetwin.power.drivers import Command, Machine, Network, Reading
-from asetwin.power.rules import MARK, Verdict
+from asetwin.power.rules import Verdict
 from asetwin.resources import times
 from asetwin.resources.devices import Power, PowerState
 
@@ -54,7 +55,7 @@ UNSEEN = ("missing", "refused", "unreachable")
 
 def last(*, ours: bool, started: float | None = STARTED) -> Power:
     """The status as it is found; ``ours``: it says that we stopped the run that began then."""
-    proof = f"{MARK}: it is Stopped" if ours else "it is Stopped"
+    proof = f"{STOPPED_BY_US}: it is Stopped" if ours else "it is Stopped"
     return Power(observed=OFF, observed_at=NOW - 5, proof=proof, started_at=started)
 
 
@@ -132,7 +133,7 @@ def test_the_same_look_again_changes_nothing(desired: PowerState, state: str, ou
 def test_the_intent_to_stop_is_written_with_the_command() -> None:
     verdict = judge(OFF, RUNNING, Power(desired=OFF))
     assert verdict.command is Command.KILL
-    assert verdict.changes["proof"] == f"it is Running, to be {MARK}"
+    assert verdict.changes["proof"] == f"it is Running, to be {STOPPED_BY_US}"
     assert verdict.changes["startedAt"] == times.render(STARTED)
 
 
@@ -140,13 +141,13 @@ def test_a_new_agent_finds_the_stop_that_the_old_one_had_announced_to_be_ours() 
     announced = after(judge(OFF, RUNNING, Power(desired=OFF)), Power(desired=OFF))
     verdict = judge(ON, STOPPED, announced)
     assert verdict.command is Command.START
-    assert verdict.changes["proof"] == f"{MARK}: it is Stopped"
+    assert verdict.changes["proof"] == f"{STOPPED_BY_US}: it is Stopped"
 
 
 def test_an_intent_that_was_not_carried_out_is_forgotten() -> None:
     announced = after(judge(OFF, RUNNING, Power(desired=OFF)), Power(desired=OFF))
     taken_back = after(judge(ON, RUNNING, announced), announced)
-    assert MARK not in (taken_back.proof or "")
+    assert STOPPED_BY_US not in (taken_back.proof or "")
     assert judge(ON, STOPPED, taken_back).command is None
 
 
@@ -222,7 +223,7 @@ def test_a_machine_made_anew_has_no_end_any_more() -> None:
 
 def test_a_command_that_fails_is_part_of_the_proof_until_it_is_due_no_more() -> None:
     due = judge(ON, STOPPED, last(ours=True), trouble="could not start it: no memory")
-    assert due.changes["proof"] == f"{MARK}: it is Stopped; could not start it: no memory"
+    assert due.changes["proof"] == f"{STOPPED_BY_US}: it is Stopped; could not start it: no memory"
     done = judge(ON, RUNNING, last(ours=True), trouble="could not start it: no memory")
     assert done.changes["proof"] == "it is Running"
 
@@ -233,7 +234,7 @@ def test_a_proof_fits_its_field_and_keeps_the_mark(desired: PowerState, state: s
     long = replace(READINGS[state], detail="x" * 5000)
     changes = judge(desired, long, last(ours=True), trouble="y" * 5000).changes
     assert len(changes["proof"]) <= 1024
-    assert (MARK in changes["proof"]) == (MARK in _proof(desired, state))
+    assert (STOPPED_BY_US in changes["proof"]) == (STOPPED_BY_US in _proof(desired, state))
 
 
 def _proof(desired: PowerState, state: str) -> str:
@@ -261,7 +262,9 @@ class World:
         started = self.reading.started_at
         if self.reading.machine is not Machine.STOPPED:
             # Nobody can tell a stop that falls between our intent and our command from ours.
-            is_announced = MARK in (self.power.proof or "") and self.power.started_at == started
+            is_announced = (
+                STOPPED_BY_US in (self.power.proof or "") and self.power.started_at == started
+            )
             self.stopped_by = "agent" if is_announced else who
             self.reading = Reading(Machine.STOPPED, "", started_at=started, finished_at=self.tick())
 

@@ -170,7 +170,7 @@ class Total:
         """For people."""
         console = common.make_console()
         rows = []
-        for kind in ("device", "node", "failover", "reason"):
+        for kind in ("device", "node", "failover", "update", "reason"):
             found = {k: n for k, n in self.coverage.items() if k.startswith(f"{kind} ")}
             rare = sorted(found.items(), key=lambda one: (one[1], one[0]))[:3]
             told = ", ".join(f"{name.partition(' ')[2]} ({count})" for name, count in rare)

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,10 @@ Json = dict[str, Any]
 
 SILENCE_SECONDS = 2.0
 """A Lease that is renewed after longer than this wakes the loop: its holder is back."""
+NEWS_SECONDS = 5.0
+"""A pod that is heard of for the first time is no older than this, whatever the server says."""
+JUMP_SECONDS = 1.0
+"""So far the wall clock may drift before what was noted by it is set right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +101,21 @@ class _Shelf:
 
     objects: dict[str, tuple[int, Any]] = field(default_factory=dict)
     gone: dict[str, int] = field(default_factory=dict)
+    view: Any = None
+    """As the snapshot has them; None where that is not so any more."""
 
 
 class Cluster:
     """All objects of interest, as typed objects."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
+        self._monotonic = monotonic
+        self._offset = clock() - monotonic()
         self._renewed: dict[str, float] = {}
         self._unheard: set[str] = set()
         self._shelves = {plural: _Shelf() for plural in KINDS}
@@ -120,6 +132,7 @@ class Cluster:
         if not uid:
             return False
         shelf, version = self._shelves[plural], _version(meta)
+        self._follow_clock()
         if is_gone:
             return self._remove(plural, uid, version)
         known = shelf.objects.get(uid)
@@ -129,13 +142,45 @@ class Cluster:
         value = self._read(kind, dict(body))
         if value is None:
             return False
+        if isinstance(value, core.Pod):
+            value = self._dated(value, known[1] if known else None)
         shelf.objects[uid] = (version, value)
         if known == (version, value):
             return False
         # Also where only the version is new, as after a heartbeat: conditional writes carry it.
-        self._snapshot = None
+        shelf.view = self._snapshot = None
         has_spoken = plural == "leases" and self._hear(known[1] if known else None, value)
         return known is None or known[1] != value or has_spoken
+
+    def _dated(self, pod: core.Pod, before: core.Pod | None) -> core.Pod:
+        """The pod with the time of its creation by our clock, from when we first heard of it.
+
+        The server's clock may be another one. What it had before we came is
+        taken from it as it is.
+        """
+        created = pod.created
+        if before is not None:
+            created = before.created
+        elif self.is_synced:
+            now = self._clock()
+            created = min(max(created, now - NEWS_SECONDS), now)
+        return pod if created == pod.created else replace(pod, created=created)
+
+    def _follow_clock(self) -> None:
+        """Keep the ages of what was seen where the clock was set to another time meanwhile."""
+        offset = self._clock() - self._monotonic()
+        moved = offset - self._offset
+        if abs(moved) < JUMP_SECONDS:
+            return
+        logger.warning("the clock was set %+.1f s: ages are kept", moved)
+        self._offset = offset
+        self._renewed = {key: at + moved for key, at in self._renewed.items()}
+        shelf = self._shelves["pods"]
+        shelf.objects = {
+            uid: (version, replace(pod, created=pod.created + moved))
+            for uid, (version, pod) in shelf.objects.items()
+        }
+        shelf.view = self._snapshot = None
 
     def _hear(self, before: core.Lease | None, lease: core.Lease) -> bool:
         """Note when a Lease was renewed, by our clock; True if that has ended a silence.
@@ -165,7 +210,7 @@ class Cluster:
         shelf.gone[uid] = version
         if shelf.objects.pop(uid, None) is None:
             return False
-        self._snapshot = None
+        shelf.view = self._snapshot = None
         return True
 
     def _read(self, kind: Kind, body: Json) -> Any:
@@ -220,6 +265,7 @@ class Cluster:
 
     def snapshot(self) -> Snapshot:
         """Everything at this moment; the same object as long as nothing has changed."""
+        self._follow_clock()
         if self._snapshot is None:
             self._snapshot = Snapshot(
                 devices=self._by_name("asedevices"),
@@ -249,17 +295,25 @@ class Cluster:
                 claims=self._sorted("persistentvolumeclaims"),
                 budgets=self._sorted("poddisruptionbudgets"),
                 renewed=dict(sorted(self._renewed.items())),
-                unheard=frozenset(self._unheard),
+                unheard=tuple(sorted(self._unheard)),
             )
         return self._snapshot
 
-    def _by_name(self, plural: str) -> dict[str, Any]:
-        objects = (value for _, value in self._shelves[plural].objects.values())
-        return {one.name: one for one in sorted(objects, key=lambda one: str(one.name))}
+    def _by_name(self, plural: str) -> Mapping[str, Any]:
+        shelf = self._shelves[plural]
+        if shelf.view is None:
+            objects = (value for _, value in shelf.objects.values())
+            shelf.view = {one.name: one for one in sorted(objects, key=lambda one: str(one.name))}
+        view: Mapping[str, Any] = shelf.view
+        return view
 
     def _sorted(self, plural: str) -> tuple[Any, ...]:
-        objects = (value for _, value in self._shelves[plural].objects.values())
-        return tuple(sorted(objects, key=lambda one: (one.namespace, one.name)))
+        shelf = self._shelves[plural]
+        if shelf.view is None:
+            objects = (value for _, value in shelf.objects.values())
+            shelf.view = tuple(sorted(objects, key=lambda one: (one.namespace, one.name)))
+        view: tuple[Any, ...] = shelf.view
+        return view
 
 
 async def refresh(api: "Client", cluster: Cluster, plural: str, path: str) -> bool:

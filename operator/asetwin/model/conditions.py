@@ -26,6 +26,16 @@ class Conditions:
             status = "True" if value else "False"
         old = conditions.find(self.before, kind)
         is_same = old is not None and old.status == status
+        if (
+            old is not None
+            and is_same
+            and old.reason == reason
+            and old.message == message
+            and old.observed_generation == self.generation
+        ):
+            # The same object: then it is seen at a glance that the status is what it was.
+            self._set[kind] = old
+            return old
         self._set[kind] = Condition(
             type=kind,
             status=status,

@@ -8,6 +8,7 @@ taint that was there before us is not recorded and so is never undone.
 
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from asetwin import constants
 from asetwin.model.plan import PatchGpus, PatchNode
@@ -44,8 +45,13 @@ class Mark:
 
 def read(node: Node) -> Mark | None:
     """The mark on a Node; None where there is none, or one that nobody can read."""
+    return _parse(node.owned) if node.owned else None
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> Mark | None:
     try:
-        content = json.loads(node.owned) if node.owned else None
+        content = json.loads(text)
         if not isinstance(content, dict) or not isinstance(content.get("device"), str):
             return None
         gpus = content.get("gpus")

@@ -25,7 +25,8 @@ AGENT_SILENT_SECONDS = 10.0
 """The agent renews its Lease every two seconds."""
 SIMULATED = "Simulated"
 STOPPED_BY_US = "stopped by asetwin"
-"""In the agent's proof: it ended this run itself, and starts it again when On is desired."""
+"""In the agent's proof: the run that began at ``startedAt`` ends, or has ended, by its own hand,
+and it starts the machine again when On is desired."""
 BOOT_SECONDS = 60.0
 """How long a machine may take from its start to its kubelet's first heartbeat."""
 CONTRADICTION_SECONDS = 2.0

@@ -27,7 +27,6 @@ from asetwin.model.facts import Facts
 from asetwin.model.nodes import View
 from asetwin.model.plan import WriteStatus
 from asetwin.model.references import Answer, References
-from asetwin.resources import quantities
 from asetwin.resources.conditions import Reason
 from asetwin.resources.devices import (
     AseDevice,
@@ -78,10 +77,11 @@ Written = list[tuple[WriteStatus, tuple[Resource, Wire]]]
 def write(resource: Resource, status: Wire) -> Written:
     """The write that brings a status about; empty where it is so already."""
     before: Wire = resource.status  # type: ignore[attr-defined]
-    if before == status:
-        # The usual case, and far cheaper to see than by what both look like in the API.
+    # The usual case is none, and that is far cheaper to see than by what both look like in the API.
+    changed = status.differs_from(before)
+    if not changed:
         return []
-    patch = merge_patch(before.wire(), status.wire())
+    patch = merge_patch(before.wire(changed), status.wire(changed))
     if not patch:
         return []
     # NB: compare-and-set only for what two operators must not both advance; a PinnedWorker's
@@ -412,12 +412,7 @@ def _node_rows(view: View, facts: Facts) -> tuple[ReserveRow, ...]:
         used = len(pods) if name == "pods" else sum(pod.requests.get(name, 0) for pod in pods)
         if capacity:
             budget = capacity * facts.device.spec.reserve.percent // 100
-            amounts = (quantities.render(name, amount) for amount in (used, budget, capacity))
-            rows.append(
-                ReserveRow(
-                    **dict(zip(("used", "budget", "capacity"), amounts, strict=True)), resource=name
-                )
-            )
+            rows.append(reserve.row(name, used, budget, capacity))
     return tuple(rows)
 
 

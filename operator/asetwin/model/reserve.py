@@ -10,6 +10,7 @@ computed anew at every change.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from asetwin import constants
 from asetwin.model.nodes import View
@@ -270,12 +271,7 @@ def _limit_ranges(device: AseDevice, snapshot: Snapshot, wanted: set[str]) -> tu
 def status(device: AseDevice, weighed: Balance) -> ReserveStatus:
     """The reserve as the AseDevice's status shows it."""
     rows = tuple(
-        ReserveRow(
-            resource=name,
-            used=quantities.render(name, weighed.used.get(name, 0)),
-            budget=quantities.render(name, amount),
-            capacity=quantities.render(name, weighed.capacity[name]),
-        )
+        row(name, weighed.used.get(name, 0), amount, weighed.capacity[name])
         for name, amount in weighed.budget.items()
     )
     # The scarcest one: a column has room for no more, and the rows have all of them.
@@ -287,6 +283,17 @@ def status(device: AseDevice, weighed: Balance) -> ReserveStatus:
     share, name = max(shares, key=lambda one: one[0], default=(0, ""))
     summary = f"{name.rpartition('/')[2]} {share}%" if name else ""
     return ReserveStatus(percent=device.spec.reserve.percent, summary=summary, resources=rows)
+
+
+@lru_cache(maxsize=4096)
+def row(resource: str, used: int, budget: int, capacity: int) -> ReserveRow:
+    """One resource as a status shows it; amounts are as :func:`~quantities.units` counts them."""
+    return ReserveRow(
+        resource=resource,
+        used=quantities.render(resource, used),
+        budget=quantities.render(resource, budget),
+        capacity=quantities.render(resource, capacity),
+    )
 
 
 def excess_message(weighed: Balance, limit: int = 5) -> str:

@@ -32,5 +32,5 @@ class Snapshot:
     budgets: tuple[Budget, ...] = ()
     renewed: Mapping[str, float] = field(default_factory=dict)
     """``namespace/name`` of a Lease → when we last saw it renewed, by our own clock."""
-    unheard: frozenset[str] = frozenset()
+    unheard: tuple[str, ...] = ()
     """Those of them that were only found, never seen to change: their holders may be dead."""

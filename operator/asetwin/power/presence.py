@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 from asetwin.constants import SYSTEM_NAMESPACE
 from asetwin.kube import errors, paths
+from asetwin.model.power import AGENT_LEASE
 
 log = logging.getLogger("asetwin.power")
 
-NAME = "asetwin-power-agent"
+NAME = AGENT_LEASE
 GROUP = "coordination.k8s.io/v1"
 DURATION_SECONDS = 6
 RENEW_SECONDS = 2.0

@@ -14,12 +14,10 @@ very run has the mark, the stop was ours, whoever looks and however late.
 from dataclasses import dataclass
 from typing import Any
 
+from asetwin.model.power import STOPPED_BY_US
 from asetwin.power.drivers import Command, Machine, Network, Reading
 from asetwin.resources import times
 from asetwin.resources.devices import Power, PowerState
-
-MARK = "stopped by asetwin"
-"""In a proof: the run that began at ``startedAt`` ends, or has ended, by our hand."""
 
 DETAIL_LIMIT = 640
 TROUBLE_LIMIT = 320
@@ -104,7 +102,7 @@ def _is_seen(reading: Reading) -> bool:
 
 
 def _is_our_stop(reading: Reading, last: Power) -> bool:
-    if MARK not in (last.proof or ""):
+    if STOPPED_BY_US not in (last.proof or ""):
         return False
     return not _is_seen(reading) or _moment(reading.started_at) == _moment(last.started_at)
 
@@ -112,10 +110,10 @@ def _is_our_stop(reading: Reading, last: Power) -> bool:
 def _prove(desired: PowerState, reading: Reading, *, is_ours: bool) -> str:
     detail = reading.detail[:DETAIL_LIMIT]
     if reading.machine is Machine.STOPPED:
-        return f"{MARK}: {detail}" if is_ours else detail
+        return f"{STOPPED_BY_US}: {detail}" if is_ours else detail
     if not _is_seen(reading):
-        return f"{detail}; it was {MARK}" if is_ours else detail
-    return f"{detail}, to be {MARK}" if desired is PowerState.OFF else detail
+        return f"{detail}; it was {STOPPED_BY_US}" if is_ours else detail
+    return f"{detail}, to be {STOPPED_BY_US}" if desired is PowerState.OFF else detail
 
 
 def _changes(facts: dict[str, Any], last: Power, now: float) -> dict[str, Any]:

@@ -123,7 +123,10 @@ class Reason(StrEnum):
 
 def find(conditions: Iterable[Condition], kind: str) -> Condition | None:
     """The condition of one type, or None."""
-    return next((one for one in conditions if one.type == kind), None)
+    for one in conditions:
+        if one.type == kind:
+            return one
+    return None
 
 
 def is_true(conditions: Iterable[Condition], kind: str) -> bool:

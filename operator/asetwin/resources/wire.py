@@ -16,17 +16,32 @@ class Wire(BaseModel):
         alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
     )
 
-    def wire(self) -> dict[str, Any]:
-        """The JSON form; fields without a value and empty lists are left out."""
-        form: dict[str, Any] = _without_empty(self.model_dump(mode="json", by_alias=True))
+    def wire(self, only: set[str] | None = None) -> dict[str, Any]:
+        """The JSON form; fields without a value and empty lists are left out.
+
+        ``only`` names the fields that are asked for, by default all.
+        """
+        whole = self.model_dump(mode="json", by_alias=True, include=only)
+        form: dict[str, Any] = _without_empty(whole)
         return form
+
+    def differs_from(self, other: Self) -> set[str]:
+        """The names of the fields that are not the same in another one."""
+        mine, others = self.__dict__, other.__dict__
+        return {
+            name for name, one in mine.items() if one is not others[name] and one != others[name]
+        }
 
 
 def _without_empty(value: Any) -> Any:
     if isinstance(value, dict):
-        kept = {key: _without_empty(one) for key, one in value.items()}
-        # An empty list in a printer column reads "[]", which looks like something.
-        return {key: one for key, one in kept.items() if one is not None and one != []}
+        kept = {}
+        for key, one in value.items():
+            inner = _without_empty(one) if isinstance(one, dict | list) else one
+            # An empty list in a printer column reads "[]", which looks like something.
+            if inner is not None and inner != []:
+                kept[key] = inner
+        return kept
     return [_without_empty(one) for one in value] if isinstance(value, list) else value
 
 

@@ -87,7 +87,13 @@ class Container:
         self.is_changed()
 
     def restart(self) -> None:
-        """It died and came back in no time; its kubelet lets hardly a renewal slip."""
+        """It died and came back in no time; its kubelet lets hardly a renewal slip.
+
+        One that stands still is only started.
+        """
+        if not self.is_running:
+            self.start()
+            return
         self._run += 1
         self.machine, self.network = Machine.RUNNING, Network.OPEN
         self.finished_at = self.started_at = self.timeline.host()

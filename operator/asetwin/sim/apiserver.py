@@ -109,6 +109,10 @@ class ApiServer:
         """Tell ``watcher`` of every change, in order. It must not write from within."""
         self._watchers.append(watcher)
 
+    def unwatch(self, watcher: Callable[[Change], None]) -> None:
+        """Tell it no more; nothing happens to one that is not told."""
+        self._watchers = [one for one in self._watchers if one != watcher]
+
     def uninstall(self, plural: str) -> None:
         """Serve a kind no longer, as if its CRD were not there."""
         self._kinds.pop(plural)

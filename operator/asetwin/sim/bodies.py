@@ -11,16 +11,22 @@ Key = tuple[str, str]
 """Namespace (empty for what has none) and name."""
 
 
+_PLAIN = frozenset({type(None), bool, str, int, float})
+
+
 def wire_form(value: Any) -> Any:
     """A copy of what arrives after a journey as JSON; TypeError for what cannot travel."""
-    if value is None or isinstance(value, bool):
+    if type(value) in _PLAIN:
         return value
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int | float):
         return value
     if isinstance(value, Mapping):
-        return {str(name): wire_form(item) for name, item in value.items()}
+        return {
+            str(name): item if type(item) in _PLAIN else wire_form(item)
+            for name, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [wire_form(item) for item in value]
     raise TypeError(f"{type(value).__name__} is not JSON")

@@ -37,7 +37,9 @@ class Timeline(asyncio.AbstractEventLoop):
         """By which part of itself a delay varies at most; 0 for none."""
         self.wall_offset = START
         self.skew = 0.0
-        """By how many seconds that machine's clock has jumped."""
+        """By how many seconds the host's clock has jumped."""
+        self.jumps: list[tuple[float, float]] = []
+        """When it did, and by how much."""
         self._now = 0.0
         self._ready: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
@@ -53,6 +55,11 @@ class Timeline(asyncio.AbstractEventLoop):
     def wall(self) -> float:
         """What a process reads as the time of day: seconds since the epoch."""
         return self._now + self.wall_offset
+
+    def jump(self, by: float) -> None:
+        """Set the host's clock."""
+        self.skew += by
+        self.jumps.append((self._now, by))
 
     def host(self) -> float:
         """The time of day of the machine that operator, power agent and engine share."""

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from asetwin import constants
 from asetwin.model import hardware
 from asetwin.resources.devices import (
     AseDeviceSpec,
@@ -24,6 +25,7 @@ from asetwin.resources.devices import (
     PinnedWorker,
     Profile,
 )
+from asetwin.resources.updates import OnDrainTimeout, UpdatePhase, UpdateType
 from asetwin.sim import kinds, samples
 from asetwin.sim.bodies import Json
 from asetwin.sim.samples import NodeParts, Stated, Workload
@@ -110,6 +112,38 @@ class Removal(Stated):
     force: bool = False
 
 
+def _as_update(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+class Update(Stated):
+    """A DeviceUpdate is applied; in short only its type."""
+
+    type: UpdateType
+    name: str = ""
+    """By default the type in lower case, as ``device-software``."""
+    version: str | None = None
+    allow_unready: bool = False
+    drain_timeout_seconds: int | None = Field(default=None, ge=1)
+    on_drain_timeout: OnDrainTimeout | None = None
+
+    @property
+    def object_name(self) -> str:
+        """What the resource is called."""
+        return self.name or re.sub(r"(?<=[a-z])(?=[A-Z])", "-", self.type.value).lower()
+
+    def body(self, device: str) -> Json:
+        """The resource, for one device."""
+        stated = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        stated.pop("name", None)
+        return {
+            "apiVersion": constants.API_VERSION,
+            "kind": "DeviceUpdate",
+            "metadata": {"name": self.object_name},
+            "spec": {"device": device, **stated},
+        }
+
+
 class Event(Stated):
     """Something that happens; exactly one of the fields after ``at``."""
 
@@ -117,6 +151,7 @@ class Event(Stated):
     fail: Names | None = None
     repair: Names | None = None
     reboot: Names | None = None
+    update: Annotated[Update, BeforeValidator(_as_update)] | None = None
     witness: Literal["online", "offline"] | None = None
     apply: Objects | None = None
     delete: Objects | None = None
@@ -135,7 +170,7 @@ class Event(Stated):
     forgive: str | None = None
     delete_pods: Removal | None = None
     heal: Literal[True] | None = None
-    """Everything is repaired, started, uncordoned and applied anew; faults end."""
+    """Everything is repaired, started, uncordoned and applied anew; faults and updates end."""
 
     @model_validator(mode="after")
     def _is_one(self) -> "Event":
@@ -166,6 +201,8 @@ class Expectation(Stated):
     """Per workload, how many of its Ready pods each device node has."""
     unplaceable: dict[str, str] | None = None
     """Workload → the reason for which one of its pods runs nowhere."""
+    updates: dict[str, UpdatePhase] | None = None
+    """How far each DeviceUpdate is, by its name."""
     failovers: int | None = Field(default=None, ge=0)
     """How many losses of a node have been handled until then."""
     calm: Literal[True] | None = None

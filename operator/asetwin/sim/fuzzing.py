@@ -32,7 +32,7 @@ class Profile(StrEnum):
 
     ALL = "all"
     HARDWARE = "hardware"
-    """Hardware fails and is repaired; nothing else."""
+    """Hardware fails and is repaired; nothing else happens, no update either."""
     FAULTS = "faults"
     """Also the operator dies, requests fail, watches break, machines are switched by hand."""
     PEOPLE = "people"
@@ -82,6 +82,7 @@ class _Maker:
         self.workloads = self._workloads()
         self.is_crowded = self._crowd()
         self.failures = 0
+        self.updates: list[str] = []
 
     def make(self) -> Json:
         rng = self.rng
@@ -205,6 +206,8 @@ class _Maker:
             (2, self._reboot),
             (1, lambda: [("witness", self.rng.choice(("online", "offline")))]),
         ]
+        if self.profile is not Profile.HARDWARE:
+            deeds += [(3, self._update)]
         if self.profile in (Profile.ALL, Profile.FAULTS):
             deeds += [(9, self._fault), (3, self._hand)]
         if self.profile in (Profile.ALL, Profile.PEOPLE):
@@ -216,6 +219,18 @@ class _Maker:
     def _reboot(self) -> list[tuple[str, Any]]:
         self.failures += 1
         return [("reboot", [self.rng.choice(self.nodes)])]
+
+    def _update(self) -> list[tuple[str, Any]]:
+        rng = self.rng
+        self.updates.append(f"update-{len(self.updates) + 1}")
+        what: Json = {"name": self.updates[-1]}
+        what["type"] = rng.choice(("DeviceSoftware", "Kubernetes"))
+        if rng.random() < 0.4:
+            what["drainTimeoutSeconds"] = rng.choice((1, 10, 60))
+            what["onDrainTimeout"] = rng.choice(("Wait", "Fail", "Force"))
+        if rng.random() < 0.2:
+            what["allowUnready"] = True
+        return [("update", what)]
 
     def _hand(self) -> list[tuple[str, Any]]:
         verb = self.rng.choice(("stop", "start", "pause", "silence", "restart"))
@@ -259,6 +274,11 @@ class _Maker:
             ("delete", [_ours("AseNode", failed)]),
             ("forgive", failed),
         ]
+        if self.updates:
+            update = rng.choice(self.updates)
+            paused = {"spec": {"paused": rng.random() < 0.5}}
+            choices += [("delete", [_ours("DeviceUpdate", update)])] * 2
+            choices += [("patch", {"kind": "DeviceUpdate", "name": update, "patch": paused})]
         return [rng.choice(choices)]
 
 
@@ -291,7 +311,7 @@ class Coverage:
         if kind is None or after is before or not after:
             return
         before = before or {}
-        old, new = before.get("state"), after.get("state")
+        old, new = (one.get("state", one.get("phase")) for one in (before, after))
         if new != old:
             self.seen[f"{kind} {old or 'new'} to {new}"] += 1
         phases = [(one.get("failover") or {}).get("phase") for one in (before, after)]
@@ -307,6 +327,7 @@ _COVERED = {
     "asenodes": "node",
     "pinnedworkers": "worker",
     "hardwarefailures": "failure",
+    "deviceupdates": "update",
 }
 
 

@@ -150,6 +150,9 @@ class FencedPods(Invariant):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._call: Call | None = None
+        self._told_off: dict[str, float] = {}
+        """Kubernetes Node → until when its worker was said to be off; infinite while it is."""
+        world.observers.append(self._note_power)
         world.observers.append(self._look)
         world.call_observers.append(self._called)
 
@@ -211,12 +214,21 @@ class FencedPods(Invariant):
         stands_still = not self.world.machines[node].is_running or not kubelet.is_on
         return not agent.is_installed or stands_still
 
-    def _is_told_off(self, node: str) -> bool:
-        return any(
-            one["spec"]["nodeName"] == node
-            and ((one.get("status") or {}).get("power") or {}).get("observed") == "Off"
-            for one in self.world.server.listed("pinnedworkers")
+    def _note_power(self, change: Change) -> None:
+        if change.plural != "pinnedworkers":
+            return
+        node, power = (
+            change.body["spec"]["nodeName"],
+            (change.body.get("status") or {}).get("power"),
         )
+        if change.type != DELETED and (power or {}).get("observed") == "Off":
+            self._told_off[node] = math.inf
+        elif math.isinf(self._told_off.get(node, 0.0)):
+            self._told_off[node] = self.world.now
+
+    def _is_told_off(self, node: str) -> bool:
+        """Whether it is said, or was a moment ago: the news of the opposite is on its way."""
+        return self.world.now - self._told_off.get(node, -math.inf) < NEWS_SECONDS
 
     def _exists(self, owner: Json) -> bool:
         sets = self.world.server.objects("daemonsets").values()
@@ -269,8 +281,11 @@ class FewInFlight(Invariant):
         if call.target.subresource != "eviction":
             return
         pod = self.world.server.find("pods", call.target.name, call.target.namespace)
-        if pod is None:
-            # It is gone, which a process that hears of nothing cannot know: a 404 moves no one.
+        options = (call.body or {}).get("deleteOptions") or {}
+        meant = (options.get("preconditions") or {}).get("uid")
+        if pod is None or meant not in (None, bodies.uid(pod)) or bodies.is_deleting(pod):
+            # It is gone or going, which a process that hears of nothing cannot know: a 404 moves no
+            # one, nor does a 409 where another one has its name, nor to ask the same one again.
             return
         owner = bodies.controller(pod)
         if owner is None:
@@ -331,10 +346,19 @@ class OneOut(Invariant):
             record = (device.get("status") or {}).get("failover") or {}
             if not is_cordon or not record.get("update") or pins.get(record["from"]) != name:
                 continue
+            if self._stage(record["update"], record["from"]) != "Draining":
+                # It was well when that was written down; a process that was killed before it put
+                # the cordon there goes on from what is written.
+                continue
             other = self.world.server.find("nodes", pins.get(record.get("to"), ""))
             mark = bodies.annotation(other or {}, constants.ANNOTATION_OWNED, "{}")
             if other is None or not bodies.is_ready(other) or json.loads(mark).get("cordon"):
                 self.fail(f"Node {name} leaves for an update, and {record.get('to')} is not well")
+
+    def _stage(self, update: str, node: str) -> str:
+        found = self.world.server.find("deviceupdates", update) or {}
+        nodes = (found.get("status") or {}).get("nodes") or ()
+        return next((str(one.get("stage")) for one in nodes if one["name"] == node), "")
 
 
 class JournalHolds(Invariant):
@@ -369,6 +393,7 @@ class Truth:
         """Kubernetes Node → since when its machine stands still."""
         self.on: dict[str, float] = {}
         """Kubernetes Node → since when its machine runs, where it stood still before."""
+        self._machine_changes = 0
         world.observers.append(self._changed)
         world.step_observers.append(self._look)
 
@@ -401,6 +426,9 @@ class Truth:
                 self.fine[node] = self.world.now
 
     def _look(self) -> None:
+        if self.world.machine_changes == self._machine_changes:
+            return
+        self._machine_changes = self.world.machine_changes
         for node, machine in self.world.machines.items():
             if machine.is_running:
                 if self.off.pop(node, None) is not None:
@@ -411,6 +439,8 @@ class Truth:
 
 
 _FATAL = {"Motherboard", "DIMM", "OSDisk", "Node", "Port3", "Port4"}
+NEWS_SECONDS = 0.5
+"""An operator may act on what was so a moment ago."""
 REACTION_SECONDS = 5.0
 """Within this an operator that hears well has seen what has happened, also after a retry."""
 
@@ -515,7 +545,10 @@ class BackWhenWell(Invariant):
         by_profile = 3 if timing.get("profile") == "Fast" else 60
         stable = float(timing.get("stableSeconds", by_profile))
         well = max(truth.fine.get(name, -math.inf), truth.on.get(node, -math.inf))
-        if now - well < 0.8 * stable:
+        # By its own clock: what a status remembers is older when that was set forward meanwhile.
+        jumps = (by for at, by in self.world.timeline.jumps if at >= well - REACTION_SECONDS)
+        since_then = now - well + sum(by for by in jumps if by > 0)
+        if since_then < 0.8 * stable:
             self.fail(f"{node} was taken back {now - well:.1f} s after it was well again")
 
 

@@ -125,12 +125,14 @@ class Kubelet(Process):
         self._server = server
         self._lifecycle = lifecycle
         self._runs: dict[str, Run] = {}
+        self._masters: list[MasterProcess] = []
         server.watch(self._changed)
 
     def masters(self) -> list[MasterProcess]:
         """The master processes that run here."""
-        found = [run.master for run in self._runs.values() if run.master is not None]
-        return [one for one in found if not one.has_exited]
+        if any(one.has_exited for one in self._masters):
+            self._masters = [one for one in self._masters if not one.has_exited]
+        return self._masters
 
     def power_off(self) -> None:
         """Every container dies, and the API server hears no more of this Node."""
@@ -235,6 +237,7 @@ class Kubelet(Process):
             run.master = MasterProcess(
                 self._server, self.timeline, pod, self.wake, self._shares, self._beats
             )
+            self._masters.append(run.master)
             self._write(pod, "Running", is_ready=False)
             return
         if pod["spec"].get("restartPolicy") != "Always":

@@ -120,15 +120,19 @@ class MasterProcess(Process):
     def kill(self) -> None:
         """The container is gone."""
         self._end_beat()
-        self.has_exited = True
+        self._exit()
         self.sleep()
+
+    def _exit(self) -> None:
+        self.has_exited = True
+        self._server.unwatch(self._changed)
 
     def tick(self) -> None:
         self._end_beat()
         while not self.has_exited:
             verdict = self._judge()
             if verdict.step in (Step.STAND_DOWN, Step.LEAVE):
-                self.has_exited = True
+                self._exit()
             elif verdict.step is Step.WAIT:
                 self._keep_journal(verdict)
                 if self._rest(verdict):

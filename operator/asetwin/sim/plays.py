@@ -14,6 +14,7 @@ from typing import Any
 from asetwin import constants
 from asetwin.kube import errors
 from asetwin.resources.devices import AseDevice, Failover, FailoverRecord
+from asetwin.resources.updates import DeviceUpdate
 from asetwin.sim import bodies, calm, invariants, kinds, scenarios
 from asetwin.sim.apiserver import Change
 from asetwin.sim.bodies import Json
@@ -60,7 +61,7 @@ class Serving:
     def __init__(self, world: World) -> None:
         self._world = world
         self._is_changed = True
-        self._power: tuple[bool, ...] = ()
+        self._machine_changes = 0
         self._since: dict[str, float] = {}
         self._longest: dict[str, float] = {}
         self.offline = 0.0
@@ -99,10 +100,10 @@ class Serving:
                 yield pod
 
     def _look(self) -> None:
-        power = tuple(one.is_running for one in self._world.machines.values())
-        if not self._is_changed and power == self._power:
+        changes = self._world.machine_changes
+        if not self._is_changed and changes == self._machine_changes:
             return
-        self._is_changed, self._power = False, power
+        self._is_changed, self._machine_changes = False, changes
         self._note_offline()
         up = {_group(one) for one in self._serving()} - {""}
         for name in up:
@@ -266,6 +267,10 @@ class Play:
             case "reboot":
                 for one in given:
                     yield one, "reboots", partial(scenarios.reboot, world, one)
+            case "update":
+                for device in self._devices():
+                    text = f"{given.type.value} update of {device} is asked for"
+                    yield given.object_name, text, partial(world.apply, given.body(device))
             case "witness":
                 patch = {"spec": {"witness": {"online": given == "online"}}}
                 for name in self._devices():
@@ -356,7 +361,7 @@ class Play:
         world.operator.befall(lambda call: None)
         world.operator.lag(0.0, 0.0, until=0.0)
         world.operator.listen(is_deaf=False)
-        world.timeline.skew = 0.0
+        self._jump(-world.timeline.skew)
         if not world.operator.is_running:
             world.operator.start()
         if self.scenario.content.power_agent and not world.agent.is_running:
@@ -364,6 +369,10 @@ class Play:
         for machine in world.machines.values():
             machine.start()
         self._repair("all")
+        for body in world.server.listed("deviceupdates"):
+            if not DeviceUpdate.read(body).is_finished:
+                # Also one that waits for ever, as for a budget: a node must not stay away.
+                world.delete("DeviceUpdate", body["metadata"]["name"])
         for body in world.server.listed("nodes"):
             owned = json.loads(bodies.annotation(body, constants.ANNOTATION_OWNED, "{}"))
             taints = [t for t in body["spec"].get("taints") or () if t["key"] != FOREIGN_TAINT]
@@ -398,7 +407,7 @@ class Play:
         return lambda: self.world.patch(kind, name, patch, namespace)
 
     def _jump(self, by: float) -> None:
-        self.world.timeline.skew += by
+        self.world.timeline.jump(by)
         self.world.operator.turn_soon()
 
     def _trouble(self, rate: float, seconds: float) -> None:
@@ -448,6 +457,11 @@ class Play:
                 there = sum(1 for pod in pods if bodies.node_of(pod) == self.pins[node])
                 if there != count:
                     yield f"{name} has {there} Ready pods on {node}, not {count}"
+        for name, phase in (one.updates or {}).items():
+            body = self.world.server.find("deviceupdates", name) or {}
+            found = (body.get("status") or {}).get("phase")
+            if found != phase:
+                yield f"update {name} is {found}, not {phase}"
         if one.failovers is not None and len(self._failovers()) != one.failovers:
             yield f"there were {len(self._failovers())} failovers, not {one.failovers}"
         if one.calm:

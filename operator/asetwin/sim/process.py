@@ -91,7 +91,7 @@ class Operator(Process):
         self.turns = 0
         self.wire = Wire(server, ACTOR)
         self._beats = beats
-        self.cluster = Cluster(self._hears_at)
+        self.cluster = Cluster(self._hears_at, self._hears_after)
         self.is_running = False
         self.trouble: Callable[[Call], Trouble | None] = lambda call: None
         """What befalls the requests of the next process that is started."""
@@ -122,7 +122,7 @@ class Operator(Process):
         self.is_running = True
         self._resync_at = math.inf
         self._started_at = self.timeline.time()
-        self.cluster = Cluster(self._hears_at)
+        self.cluster = Cluster(self._hears_at, self._hears_after)
         self.wire = Wire(self._server, ACTOR, watch=self._watch)
         self.wire.trouble = self.trouble
         self.wire.crash_after = crash_after
@@ -161,11 +161,13 @@ class Operator(Process):
 
     def _hears_at(self) -> float:
         """The time of day at which it hears of what it takes in just now."""
+        return self.wall() - self.timeline.time() + self._hears_after()
+
+    def _hears_after(self) -> float:
+        """The same moment as the time since the start, which no clock that is set changes."""
         late = self._beats.at if self._beats is not None else None
-        now = self.wall()
-        if late is None:
-            return now
-        return min(now, now - self.timeline.time() + late + WATCH_SECONDS)
+        now = self.timeline.time()
+        return now if late is None else min(now, late + WATCH_SECONDS)
 
     def wall(self) -> float:
         """What this process takes for the time of day."""

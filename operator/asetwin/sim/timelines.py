@@ -48,6 +48,7 @@ class Timeline:
             "asedevices": self._device,
             "asenodes": self._ase_node,
             "pinnedworkers": self._worker,
+            "deviceupdates": self._update,
             "nodes": self._node,
             "resourcequotas": self._quota,
             "pods": self._pod,
@@ -102,6 +103,19 @@ class Timeline:
         is_news = before not in (None, power.get("observed"))
         if is_news and power.get("proof"):
             yield change.body["metadata"]["name"], f"power {power['observed']}: {power['proof']}"
+
+    def _update(self, change: Change) -> Iterator[tuple[str, str]]:
+        before, after = _status(change.before), _status(change.body)
+        name = change.body["metadata"]["name"]
+        if after.get("phase") and after.get("phase") != before.get("phase"):
+            yield name, f"{after['phase']}: {after.get('summary', '')}".rstrip(": ")
+        stages = [
+            {one["name"]: one.get("stage") for one in status.get("nodes") or ()}
+            for status in (before, after)
+        ]
+        for node, stage in stages[1].items():
+            if stage != stages[0].get(node, "Pending"):
+                yield node, f"update {name}: {stage}"
 
     def _node(self, change: Change) -> Iterator[tuple[str, str]]:
         if change.before is None or change.type == DELETED:

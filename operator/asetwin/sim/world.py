@@ -103,6 +103,8 @@ class World:
         """Told of every request of the operator, before it is carried out."""
         self.step_observers: list[Callable[[], None]] = []
         """Asked after everything that happens at all."""
+        self.machine_changes = 1
+        """Grows with whatever happens to a machine."""
         self._build()
         self.operator = Operator(
             self.server,
@@ -277,7 +279,7 @@ class World:
             self.server, self.timeline, self.lifecycle, name, self.shares, self.beats
         )
         machine = Container(self.timeline, self.kubelets[name])
-        machine.is_changed = self.agent.notice
+        machine.is_changed = self._machine_changed
         self.machines[name] = machine
 
     def _record(self, turn: Turn) -> None:
@@ -297,6 +299,10 @@ class World:
         for observer in self.step_observers:
             observer()
         return False
+
+    def _machine_changed(self) -> None:
+        self.machine_changes += 1
+        self.agent.notice()
 
     def _changed(self, change: Change) -> None:
         for observer in self.observers:
