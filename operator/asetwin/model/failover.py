@@ -312,7 +312,7 @@ def _problem(
 ) -> PodProblem | None:
     """Why a pod has no place: by its volumes, which is sure at once, else by the scheduler."""
     is_elsewhere = pod.node and all(one.name != pod.node for one in survivors)
-    if is_elsewhere and pod.deleting is None and _has_come_back(pod, record):
+    if is_elsewhere and pod.deleting is None and not pod.is_over and _has_come_back(pod, record):
         text = f"it tolerates every taint, and the scheduler put it on {pod.node} again"
         return PodProblem(pod=pod.key, reason="Taint", message=text)
     if pod.node or pod.deleting is not None or pod.is_over:

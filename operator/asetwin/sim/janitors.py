@@ -14,7 +14,7 @@ from asetwin.sim import admission, bodies, evictions
 from asetwin.sim.apiserver import ADDED, DELETED, ApiServer, Change
 from asetwin.sim.bodies import Json, Key
 from asetwin.sim.clock import Process, Timeline
-from asetwin.sim.controllers import Controller
+from asetwin.sim.controllers import DELAY_SECONDS, Controller
 from asetwin.sim.kinds import KINDS
 
 NODE_GRACE_SECONDS = 50.0
@@ -248,7 +248,8 @@ class Namespaces(Controller):
 class Quotas(Controller):
     """Writes to a quota's status what its namespace uses.
 
-    Looks when the limits change, when a pod goes or ends, and every five
+    Looks when the limits change, when a write takes a pod off the bill (its end,
+    its removal, a force-deletion that a finalizer holds up), and every five
     minutes; the mere passing of a grace period tells it nothing.
     """
 
@@ -260,8 +261,10 @@ class Quotas(Controller):
             if change.type != DELETED and before != change.body["spec"]:
                 self.enqueue(bodies.key(change.body))
         elif change.plural == "pods" and change.before is not None:
-            has_ended = bodies.is_over(change.body) and not bodies.is_over(change.before)
-            if change.type == DELETED or has_ended:
+            # The real one hears of a write a moment later, when no grace at all is over.
+            now = self.server.clock() + DELAY_SECONDS
+            is_off = admission.counts(change.before, now) and not admission.counts(change.body, now)
+            if change.type == DELETED or is_off:
                 self._enqueue_all(change.body["metadata"]["namespace"])
 
     def _enqueue_all(self, namespace: str) -> None:

@@ -493,7 +493,8 @@ class Play:
             for row in failover.unplaceable
         }
         for name, reason in (one.unplaceable or {}).items():
-            found = sorted({why for pod, why in problems if pod.startswith(f"{name}-")})
+            # What a quota refuses has no pod; its workload stands there.
+            found = sorted({why for pod, why in problems if f"{pod}-".startswith(f"{name}-")})
             if reason not in found:
                 said = " and ".join(found) or "nothing"
                 yield f"{name} is said to be held by {said}, not by {reason}"
