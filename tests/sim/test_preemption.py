@@ -116,6 +116,21 @@ def test_nobody_is_driven_out_in_vain(world: World, more: Json, given: Json) -> 
     assert ready(world) == {"low": 1}
 
 
+def test_one_that_waits_on_a_node_that_is_lost_meanwhile_looks_elsewhere(world: World) -> None:
+    """Nobody ends those whom it has driven out there, so it would have waited for good."""
+    world.add_node(WORKER2)
+    world.apply(deployment("low", "3", replicas=2))
+    world.run(3)
+    world.apply(deployment("high", "2", priorityClassName="vital"))
+    world.run(0.5)
+    (high,) = [one for one in world.pods("shop") if bodies.labels(one)["app"] == "high"]
+    first = high["status"]["nominatedNodeName"]
+    world.kubelets[first].power_off()
+    world.run_until(lambda: ready(world).get("high") == 1, within=70)
+    (high,) = [one for one in world.pods("shop") if bodies.labels(one)["app"] == "high"]
+    assert {first, bodies.node_of(high)} == {WORKER, WORKER2}
+
+
 def test_a_pod_of_a_class_that_is_not_there_is_refused(world: World) -> None:
     spec = {"priorityClassName": "gone", "containers": [{"name": "main"}]}
     with pytest.raises(errors.Forbidden, match="no PriorityClass with name gone was found"):

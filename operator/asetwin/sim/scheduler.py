@@ -21,6 +21,8 @@ from asetwin.sim.bodies import Json, Key
 from asetwin.sim.clock import Process, Timeline
 
 DELAY_SECONDS = 0.01
+UNRESOLVABLE = frozenset({"Gated", "NodeAffinity", "NodeLocalVolume", "PodAffinity", "Taint"})
+"""Reasons that no pod's end cures (the scheduler's UnschedulableAndUnresolvable)."""
 
 
 class Scheduler(Process):
@@ -81,10 +83,13 @@ class Scheduler(Process):
         if not wanted.demands.preempts or not _has_lower(board, priority):
             return ""
         kept = (pod.get("status") or {}).get("nominatedNodeName", "")
-        if kept in board.rooms and any(
+        is_ending = kept in board.rooms and any(
             one.deleting is not None and one.demands.priority < priority
             for one in board.rooms[kept].pods.values()
-        ):
+        )
+        # On a Node that is lost meanwhile they never end: it looks elsewhere.
+        causes = leading(board.misfits(wanted, kept)) if is_ending else []
+        if is_ending and not any(one.reason in UNRESOLVABLE for one in causes):
             return str(kept)
         if volumes.refusal(self._server, pod):
             return ""
