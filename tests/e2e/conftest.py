@@ -56,7 +56,11 @@ def twin(cluster: Twin, request: pytest.FixtureRequest) -> Iterator[Twin]:
     yield cluster
     cluster.end(has_failed=request.node.stash.get(HAS_FAILED, False))
     cluster.wait_steady(within=60)
-    cluster.wait("the Nodes as before the test", lambda: cluster.footprint() == before, within=30)
+    try:
+        cluster.wait("the Nodes as before the test", lambda: cluster.footprint() == before)
+    except AssertionError as error:
+        error.add_note(f"before: {before}\nnow: {cluster.footprint()}")
+        raise
 
 
 @pytest.fixture
