@@ -10,6 +10,7 @@ from asetwin.model.facts import gather
 from asetwin.model.references import resolve
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources import charges, core
+from asetwin.resources.core import Requirement
 from asetwin.resources.devices import Failover, FailoverPhase, PodProblem, PowerState
 from asetwin.resources.updates import Drain
 from unit.builders import (
@@ -158,23 +159,23 @@ def test_a_limit_range_may_state_what_a_container_leaves_open() -> None:
 @pytest.mark.parametrize(
     ("scope", "spec", "is_counted"),
     [
-        (charges.Scope("BestEffort"), {"containers": [{}]}, True),
-        (charges.Scope("BestEffort"), {"containers": [FULL]}, False),
-        (charges.Scope("NotBestEffort"), {"containers": [FULL]}, True),
-        (charges.Scope("Terminating"), {"activeDeadlineSeconds": 5}, True),
-        (charges.Scope("Terminating"), {}, False),
-        (charges.Scope("NotTerminating"), {}, True),
-        (charges.Scope("PriorityClass"), {"priorityClassName": "high"}, True),
-        (charges.Scope("PriorityClass"), {}, False),
-        (charges.Scope("PriorityClass", "In", ("high",)), {"priorityClassName": "high"}, True),
-        (charges.Scope("PriorityClass", "In", ("high",)), {"priorityClassName": "low"}, False),
-        (charges.Scope("PriorityClass", "NotIn", ("high",)), {"priorityClassName": "low"}, True),
-        (charges.Scope("PriorityClass", "DoesNotExist"), {}, True),
-        (charges.Scope("VolumeAttributesClass"), {}, False),
+        (Requirement("BestEffort", "Exists"), {"containers": [{}]}, True),
+        (Requirement("BestEffort", "Exists"), {"containers": [FULL]}, False),
+        (Requirement("NotBestEffort", "Exists"), {"containers": [FULL]}, True),
+        (Requirement("Terminating", "Exists"), {"activeDeadlineSeconds": 5}, True),
+        (Requirement("Terminating", "Exists"), {}, False),
+        (Requirement("NotTerminating", "Exists"), {}, True),
+        (Requirement("PriorityClass", "Exists"), {"priorityClassName": "high"}, True),
+        (Requirement("PriorityClass", "Exists"), {}, False),
+        (Requirement("PriorityClass", "In", ("high",)), {"priorityClassName": "high"}, True),
+        (Requirement("PriorityClass", "In", ("high",)), {"priorityClassName": "low"}, False),
+        (Requirement("PriorityClass", "NotIn", ("high",)), {"priorityClassName": "low"}, True),
+        (Requirement("PriorityClass", "DoesNotExist"), {}, True),
+        (Requirement("VolumeAttributesClass", "Exists"), {}, False),
     ],
 )
 def test_a_quota_counts_the_pods_in_its_scopes_only(
-    scope: charges.Scope, spec: dict[str, Any], is_counted: bool
+    scope: Requirement, spec: dict[str, Any], is_counted: bool
 ) -> None:
     limit = replace(tenant(pods="0"), scopes=(scope,))
     assert (quotas.Books.of([limit], []).admit(read(**spec)) is not None) is is_counted
@@ -184,8 +185,8 @@ def test_both_notations_of_scopes_are_read() -> None:
     match = {"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}
     spec = {"scopes": ["NotTerminating"], "scopeSelector": {"matchExpressions": [match]}}
     assert charges.scopes(spec) == (
-        charges.Scope("NotTerminating"),
-        charges.Scope("PriorityClass", "In", ("high",)),
+        Requirement("NotTerminating", "Exists"),
+        Requirement("PriorityClass", "In", ("high",)),
     )
 
 

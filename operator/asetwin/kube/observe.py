@@ -13,7 +13,7 @@ objects of one kind (KEP-5504, v1.35).
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -103,6 +103,12 @@ class _Shelf:
     gone: dict[str, int] = field(default_factory=dict)
     view: Any = None
     """As the snapshot has them; None where that is not so any more."""
+
+    def arranged(self, arrange: Callable[[Iterable[Any]], Any]) -> Any:
+        """The view, arranged anew only where something has changed."""
+        if self.view is None:
+            self.view = arrange(value for _, value in self.objects.values())
+        return self.view
 
 
 class Cluster:
@@ -300,19 +306,17 @@ class Cluster:
         return self._snapshot
 
     def _by_name(self, plural: str) -> Mapping[str, Any]:
-        shelf = self._shelves[plural]
-        if shelf.view is None:
-            objects = (value for _, value in shelf.objects.values())
-            shelf.view = {one.name: one for one in sorted(objects, key=lambda one: str(one.name))}
-        view: Mapping[str, Any] = shelf.view
+        def arrange(objects: Iterable[Any]) -> dict[str, Any]:
+            return {one.name: one for one in sorted(objects, key=lambda one: str(one.name))}
+
+        view: Mapping[str, Any] = self._shelves[plural].arranged(arrange)
         return view
 
     def _sorted(self, plural: str) -> tuple[Any, ...]:
-        shelf = self._shelves[plural]
-        if shelf.view is None:
-            objects = (value for _, value in shelf.objects.values())
-            shelf.view = tuple(sorted(objects, key=lambda one: (one.namespace, one.name)))
-        view: tuple[Any, ...] = shelf.view
+        def arrange(objects: Iterable[Any]) -> tuple[Any, ...]:
+            return tuple(sorted(objects, key=lambda one: (one.namespace, one.name)))
+
+        view: tuple[Any, ...] = self._shelves[plural].arranged(arrange)
         return view
 
 

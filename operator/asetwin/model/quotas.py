@@ -18,8 +18,7 @@ from asetwin.model import reserve
 from asetwin.model.placement.rooms import Misfit
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources import charges, quantities
-from asetwin.resources.charges import Scope
-from asetwin.resources.core import Limit, Pod
+from asetwin.resources.core import Limit, Pod, Requirement
 from asetwin.resources.devices import AseDevice
 
 REASON = "Quota"
@@ -27,6 +26,7 @@ OBJECTS = "count/pods"
 """The key that counts pods that have ended as well."""
 REQUESTS = frozenset(key for key in charges.MUST_STATE if key.startswith("requests."))
 PER_POD = frozenset({"pods", OBJECTS})
+PRIORITY_CLASS = "PriorityClass"
 
 
 def foreign(device: AseDevice, snapshot: Snapshot) -> tuple[Limit, ...]:
@@ -173,22 +173,14 @@ _HOLDS: Mapping[str, Callable[[Pod], bool]] = {
 }
 
 
-def is_counted(pod: Pod, scopes: Iterable[Scope]) -> bool:
+def is_counted(pod: Pod, scopes: Iterable[Requirement]) -> bool:
     """Whether a quota with these scopes counts the pod."""
     return all(_is_in(pod, scope) for scope in scopes)
 
 
-def _is_in(pod: Pod, scope: Scope) -> bool:
+def _is_in(pod: Pod, scope: Requirement) -> bool:
     """Whether a quota with this scope counts the pod; one that we do not know counts none."""
-    if scope.name == "PriorityClass":
+    if scope.key == PRIORITY_CLASS:
         name = pod.charge.priority_class
-        match scope.operator:
-            case "In":
-                return name in scope.values
-            case "NotIn":
-                return name not in scope.values
-            case "DoesNotExist":
-                return not name
-            case _:
-                return bool(name)
-    return scope.name in _HOLDS and _HOLDS[scope.name](pod)
+        return scope.holds({PRIORITY_CLASS: name} if name else {})
+    return scope.key in _HOLDS and _HOLDS[scope.key](pod)

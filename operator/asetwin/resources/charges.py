@@ -6,9 +6,10 @@ Source: the quota evaluator for pods (``pkg/quota/v1/evaluator/core/pods.go``):
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from asetwin.resources import quantities, requests
+from asetwin.resources.demands import Requirement
 
 Json = Mapping[str, Any]
 
@@ -52,21 +53,13 @@ def _unstated(spec: Json) -> Iterator[str]:
                 break
 
 
-class Scope(NamedTuple):
-    """One condition under which a quota counts a pod; all of them have to hold."""
-
-    name: str
-    operator: str = "Exists"
-    values: tuple[str, ...] = ()
-
-
-def scopes(spec: Json) -> tuple[Scope, ...]:
-    """The scopes of a quota's ``spec``, both notations."""
+def scopes(spec: Json) -> tuple[Requirement, ...]:
+    """The scopes of a quota's ``spec``, both notations; all of them have to hold for a pod."""
     selector = spec.get("scopeSelector") or {}
     return (
-        *(Scope(name) for name in spec.get("scopes") or ()),
+        *(Requirement(name, "Exists") for name in spec.get("scopes") or ()),
         *(
-            Scope(one["scopeName"], one["operator"], tuple(one.get("values") or ()))
+            Requirement(one["scopeName"], one["operator"], tuple(one.get("values") or ()))
             for one in selector.get("matchExpressions") or ()
         ),
     )

@@ -209,10 +209,8 @@ class Workload:
     @classmethod
     def read(cls, body: Json, kind: str) -> Self:
         meta, spec, status = _meta(body), body.get("spec") or {}, body.get("status") or {}
-        replicas, owner = (
-            spec.get("parallelism" if kind == "Job" else "replicas"),
-            _controller(meta),
-        )
+        replicas = spec.get("parallelism" if kind == "Job" else "replicas")
+        owner = _controller(meta)
         if kind == "Job" and (
             _true_condition(status, "Complete") or _true_condition(status, "Failed")
         ):
@@ -266,7 +264,7 @@ class Limit:
     device: str = ""
     hard: Mapping[str, str] = field(default_factory=dict)
     lifted_for: str = ""
-    scopes: tuple[charges.Scope, ...] = ()
+    scopes: tuple[Requirement, ...] = ()
 
     @classmethod
     def read(cls, body: Json) -> Self:

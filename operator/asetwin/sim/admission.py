@@ -155,11 +155,9 @@ def charge(server: "ApiServer", pod: Json) -> None:
             continue
         _check_stated(quota, hard, pod)
         added = {one: more for one, more in usage(pod["spec"], list(hard)).items() if more}
-        units = {one: quantities.units(charges.resource_of(one), used.get(one, 0)) for one in added}
+        units = {one: charges.units(one, used.get(one, 0)) for one in added}
         over = [
-            one
-            for one, more in added.items()
-            if units[one] + more > quantities.units(charges.resource_of(one), hard[one])
+            one for one, more in added.items() if units[one] + more > charges.units(one, hard[one])
         ]
         if over:
             text = "; ".join(

@@ -217,11 +217,9 @@ class FencedPods(Invariant):
     def _note_power(self, change: Change) -> None:
         if change.plural != "pinnedworkers":
             return
-        node, power = (
-            change.body["spec"]["nodeName"],
-            (change.body.get("status") or {}).get("power"),
-        )
-        if change.type != DELETED and (power or {}).get("observed") == "Off":
+        node = change.body["spec"]["nodeName"]
+        power = (change.body.get("status") or {}).get("power") or {}
+        if change.type != DELETED and power.get("observed") == "Off":
             self._told_off[node] = math.inf
         elif math.isinf(self._told_off.get(node, 0.0)):
             self._told_off[node] = self.world.now
