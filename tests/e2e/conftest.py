@@ -51,6 +51,8 @@ def cluster(kind_cluster: KindCluster, request: pytest.FixtureRequest) -> Twin:
 @pytest.fixture
 def twin(cluster: Twin, request: pytest.FixtureRequest) -> Iterator[Twin]:
     """A device in its steady state; afterwards everything is repaired and as it was."""
+    # What an earlier test that failed has left under way must not become what is "before".
+    cluster.wait_steady(within=120)
     cluster.begin(request.node.name)
     before = cluster.footprint()
     yield cluster

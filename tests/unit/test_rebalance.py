@@ -179,6 +179,26 @@ def test_a_replacement_that_never_is_ready_is_not_waited_for_for_ever() -> None:
     assert late.memory.outcome is not None
 
 
+@pytest.mark.parametrize("replicas_left", [None, 0], ids=["deleted", "scaled-to-none"])
+def test_a_workload_that_somebody_takes_away_is_not_waited_for(replicas_left: int | None) -> None:
+    parts = () if replicas_left is None else deployment(replicas=replicas_left)
+    for on_its_way in (asked(), asked(pod=None, pod_uid=None, asked_at=None, waits_since=NOW)):
+        verdict = ask(cluster(steered(), *parts), record("web", memory=memory(moves=(on_its_way,))))
+        assert verdict.memory.outcome is RebalanceOutcome.BALANCED
+        assert verdict.memory.message == "nothing had to move"
+        assert not verdict.is_steered
+
+
+def test_one_that_is_scaled_down_is_waited_for_as_far_as_it_is_wanted() -> None:
+    few = deployment(replicas=2)
+    seen = cluster(steered(), *few, *replicas(1), replica(9, created=NOW, is_ready=False))
+    assert ask(seen, record("web", memory=memory(moves=(asked(),)))).memory.outcome is None
+    seen = cluster(steered(), *few, *replicas(3)[1:])
+    verdict = ask(seen, record("web", memory=memory(moves=(asked(),))))
+    assert verdict.memory.moved == 1
+    assert names(verdict) == ["web-1"]
+
+
 def test_an_eviction_that_had_no_effect_is_asked_for_again_but_not_for_ever() -> None:
     seen = cluster(steered(), *deployment(replicas=4), *replicas(4))
     memo = memory(moves=(asked(),))

@@ -77,6 +77,17 @@ def top_owner(pod: Pod, workloads: Mapping[str, Workload]) -> Owner | None:
     return owner
 
 
+def still_wanted(kind: str, uid: str, want: int, pods: Pods) -> int:
+    """How many of so many pods are missed if they are not there.
+
+    None of a workload that was deleted meanwhile, and fewer of one that was scaled down.
+    """
+    if kind not in SCALED:
+        return want
+    known = pods.workloads.get(uid)
+    return min(want, known.replicas) if known is not None else 0
+
+
 def is_master(pod: Pod) -> bool:
     """Whether it is a master stand-in; those move by their own rule (design 4.7)."""
     return (
@@ -256,11 +267,7 @@ def follow(
 def _followed(
     one: DisplacedWorkload, record: Failover, serving: set[str], pods: Pods
 ) -> DisplacedWorkload:
-    want = one.want
-    if one.kind in SCALED:
-        known = pods.workloads.get(one.uid)
-        # A workload that was deleted or scaled down meanwhile is not missed.
-        want = min(want, known.replicas) if known is not None else 0
+    want = still_wanted(one.kind, one.uid, one.want, pods)
     ready = sum(
         1
         for pod in pods.by_owner.get(one.uid, ())

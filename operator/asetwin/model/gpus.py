@@ -161,11 +161,7 @@ def _followed(move: GpuMove, pods: failover.Pods) -> GpuMove:
     gone = {one.uid for one in move.pods}
     workloads = []
     for one in move.workloads:
-        want = one.want
-        if one.kind in failover.SCALED:
-            known = pods.workloads.get(one.uid)
-            # A workload that was deleted or scaled down meanwhile is not missed.
-            want = min(want, known.replicas) if known is not None else 0
+        want = failover.still_wanted(one.kind, one.uid, one.want, pods)
         ready = sum(
             1 for pod in pods.by_owner.get(one.uid, ()) if pod.is_serving and pod.uid not in gone
         )

@@ -53,6 +53,8 @@ MESSAGE_NAMES = 3
 REPLICATED = frozenset({"ReplicaSet", "StatefulSet"})
 """Whose pods may go; a Job's would begin its work anew."""
 PINNED = frozenset({"NodeAffinity", "NodeLocalVolume"})
+NOT_ON_ITS_WAY = dict[str, object].fromkeys(("pod", "pod_uid", "asked_at", "waits_since"))
+"""What a move of which no pod is under way remembers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +217,10 @@ def _undone(
 
 def _judge(back: _Return, memory: Rebalance) -> Verdict:
     for move in list(back.moves.values()):
-        if move.pod_uid is not None:
+        if not failover.still_wanted(move.kind, move.uid, 1, back.pods):
+            # Deleted, or scaled to none: nobody waits for a replacement that nobody makes.
+            back.moves[move.uid] = move.model_copy(update=NOT_ON_ITS_WAY)
+        elif move.pod_uid is not None:
             back.moves[move.uid] = _followed(move, back)
     lopsided = _lopsided(back)
     planned = _planned(back)
@@ -275,13 +280,13 @@ def _followed(move: Move, back: _Return) -> Move:
     if leaving is not None and leaving.deleting is None and not leaving.is_over:
         return _asked_again(move, leaving, back)
     serving = sum(1 for one in own if one.is_serving)
-    if serving < min(move.want, _replicas(move.uid, back, move.want)):
+    if serving < failover.still_wanted(move.kind, move.uid, move.want, back.pods):
         if back.now < gives_up_at:
             back.wakes.append(gives_up_at)
             return move
         text = f"its replacement was not Ready within {back.timeout} s"
         return _ended(move, "NotReady", text, back)
-    landed = {"pod": None, "pod_uid": None, "asked_at": None, "attempts": 0}
+    landed = {**NOT_ON_ITS_WAY, "attempts": 0}
     left = len(_present(move.uid, back.source, back))
     if left < move.before:
         return move.model_copy(update={**landed, "moved": move.moved + 1})
@@ -313,8 +318,7 @@ def _asked_again(move: Move, pod: Pod, back: _Return) -> Move:
 
 def _ended(move: Move, reason: str, text: str, back: _Return) -> Move:
     """Nothing more of this workload is moved in this return."""
-    ended = {"pod": None, "pod_uid": None, "asked_at": None, "waits_since": None}
-    return move.model_copy(update={**ended, "ended": reason, "message": text})
+    return move.model_copy(update={**NOT_ON_ITS_WAY, "ended": reason, "message": text})
 
 
 # --- What is to go --------------------------------------------------------------------------------
@@ -494,11 +498,6 @@ def _present(uid: str, view: View, back: _Return) -> list[Pod]:
 
 def _serving(uid: str, view: View, back: _Return) -> list[Pod]:
     return [one for one in _present(uid, view, back) if one.is_ready]
-
-
-def _replicas(uid: str, back: _Return, default: int) -> int:
-    known = back.pods.workloads.get(uid)
-    return known.replicas if known is not None else default
 
 
 def _has_ended(uid: str, back: _Return) -> bool:
