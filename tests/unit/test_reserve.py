@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asetwin import constants
-from asetwin.model import reserve
+from asetwin.model import decide, marks, reserve
 from asetwin.model.plan import CreateLimitRange, DeleteLimit, WriteQuota
 from asetwin.model.reserve import Balance
 from asetwin.model.snapshot import Snapshot
@@ -379,6 +379,30 @@ def test_a_quota_that_was_lifted_for_an_earlier_failover_is_lifted_anew() -> Non
     (step,) = verdict.quotas
     assert isinstance(step, WriteQuota)
     assert step.lifted_for == "a-2"
+
+
+OUT = tuple(one.identity for one in marks.GUARDS[1:])
+
+
+@pytest.mark.parametrize(
+    ("mark", "is_lifted"),
+    [
+        (marks.Mark("ase", cordon=True, taints=OUT), True),
+        (marks.Mark("ase", taints=(marks.STEERING.identity,)), False),
+        (marks.Mark("other", cordon=True, taints=OUT), False),
+        (marks.Mark("ase", gpus=1), False),
+    ],
+    ids=["out", "steered", "of-another-device", "gpus"],
+)
+def test_a_node_that_is_held_out_without_a_failover_keeps_the_reserve_lifted(
+    mark: marks.Mark, is_lifted: bool
+) -> None:
+    """Its pin was deleted and made again before the marks were off its Node."""
+    held = node("na", unschedulable=mark.cordon, owned=mark.render() or "")
+    ours = device(finalizers=[constants.FINALIZER])
+    seen = cluster(ours, held, quotas=(quota(hard=FULL),))
+    written = [one for one in decide.decide(seen, "ase", NOW).steps if isinstance(one, WriteQuota)]
+    assert [one.lifted_for for one in written if not one.hard] == (["a"] if is_lifted else [])
 
 
 def test_in_regular_operation_nothing_is_lifted() -> None:

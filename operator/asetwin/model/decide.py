@@ -55,8 +55,9 @@ def decide(snapshot: Snapshot, name: str, now: float) -> Plan:
     )
     if facts.record is not None:
         facts = _followed(facts, moves)
-    lifted_for = _lifted_for(facts)
-    limits = reserve.rule(device, snapshot, facts.weighed, facts.workload, lifted_for=lifted_for)
+    limits = reserve.rule(
+        device, snapshot, facts.weighed, facts.workload, lifted_for=facts.lifted_for
+    )
     offered = shares.rule(device, snapshot)
     planned = updates.rule(facts, moves)
     draft = Draft()
@@ -101,21 +102,6 @@ def _followed(facts: Facts, moves: master.Verdict) -> Facts:
     if is_ready and updated.master_epoch is None and moves.status is not None:
         updated = updated.model_copy(update={"master_epoch": moves.status.epoch})
     return replace(facts, record=updated)
-
-
-def _lifted_for(facts: Facts) -> str:
-    """The failover for which the reserve is lifted; "" in regular operation.
-
-    Lifted from the detection of a loss until its node is back and the pods are
-    shared out again: until then one node carries what the reserve forbids. Also
-    while pods move from a failed GPU or off a node that is too full, or the
-    quota would count them twice.
-    """
-    if facts.record is not None and not facts.record.is_shared_out:
-        return facts.record.id
-    if facts.lost_gpus.move is not None:
-        return facts.lost_gpus.move.id
-    return facts.even.lifted_for
 
 
 def _act(

@@ -7,6 +7,7 @@ from asetwin.model import (
     failover,
     gpus,
     leaves,
+    marks,
     nodes,
     power,
     quorum,
@@ -57,11 +58,33 @@ class Facts:
         return quorum.is_reached(self.votes) and not self.lost_disks
 
     @property
-    def is_reserve_lifted(self) -> bool:
-        """Whether nothing is limited: one node carries all, or pods are counted twice."""
-        is_failing_over = self.record is not None and not self.record.is_shared_out
-        is_moving = self.lost_gpus.move is not None or bool(self.even.lifted_for)
-        return is_failing_over or is_moving
+    def lifted_for(self) -> str:
+        """For what the reserve is lifted; "" in regular operation.
+
+        Lifted from the detection of a loss until its node is back and the pods are
+        shared out again: until then one node carries what the reserve forbids. Also
+        while pods move from a failed GPU or off a node that is too full, or the
+        quota would count them twice.
+        """
+        if self.record is not None and not self.record.is_shared_out:
+            return self.record.id
+        if self.lost_gpus.move is not None:
+            return self.lost_gpus.move.id
+        return self.even.lifted_for or self.held_out
+
+    @property
+    def held_out(self) -> str:
+        """The node that our taints keep pods off although no failover is open; "" for none.
+
+        What it carried is on the other one all the same. So it is when a pin was deleted and
+        made again before the marks were off its Node, or a node waits to be forgiven while
+        the failover of the other one ends.
+        """
+        name = self.device.name
+        return next(
+            (one.name for one in self.views if one.node and marks.keeps_pods_off(one.node, name)),
+            "",
+        )
 
     @property
     def is_paused(self) -> bool:

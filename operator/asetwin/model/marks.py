@@ -85,6 +85,14 @@ def is_out_of_service(node: Node, device: str) -> bool:
     return mark.cordon or any(one != STEERING.identity for one in mark.taints)
 
 
+def keeps_pods_off(node: Node, device: str) -> bool:
+    """Whether this device has taken the pods off the Node, and lets no other one there."""
+    mark = read(node)
+    if mark is None or mark.device != device:
+        return False
+    return any(one != STEERING.identity for one in mark.taints)
+
+
 def is_steered(node: Node, device: str) -> bool:
     """Whether our steering taint is on the Node."""
     mark = read(node)

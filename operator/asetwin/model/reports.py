@@ -207,7 +207,7 @@ def _set_reserve(conditions: Conditions, facts: Facts, limits: reserve.Verdict) 
     elif limits.others:
         text = f"another device limits {', '.join(limits.others[:5])}; use namespaceSelector"
         conditions.set("ReserveKept", False, Reason.NAMESPACE_SHARED, text)
-    elif facts.is_reserve_lifted:
+    elif facts.lifted_for:
         text = "lifted while pods move to another GPU"
         if facts.record is not None:
             text = f"lifted for failover {facts.record.id}"
@@ -215,6 +215,8 @@ def _set_reserve(conditions: Conditions, facts: Facts, limits: reserve.Verdict) 
                 text = f"lifted for update {facts.record.update}"
         elif facts.even.lifted_for:
             text = "lifted while pods move off the fuller node"
+        elif facts.lost_gpus.move is None:
+            text = f"lifted until {facts.held_out} takes pods again"
         conditions.set("ReserveKept", None, Reason.LIFTED, text)
     elif excess:
         text = reserve.excess_message(facts.weighed)
