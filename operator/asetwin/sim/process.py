@@ -107,7 +107,7 @@ class Operator(Process):
         self._resync_at = math.inf
         self._changes = 0
         """Counts what may make a plan another one, renewals apart."""
-        self._has_missed = False
+        self._has_missed = self._has_found = False
         self._started_at = self._trouble_until = 0.0
         self._lag = self._twice = 0.0
         self._lag_until = 0.0
@@ -228,7 +228,8 @@ class Operator(Process):
             self._wake_tracks(loop.GATHER_SECONDS, unbound=everybody)
 
     async def _sync(self) -> None:
-        await self.cluster.resync(cast("Client", self.wire))
+        is_first = not self.cluster.is_synced
+        self._has_found = await self.cluster.resync(cast("Client", self.wire)) or is_first
 
     def _synced(self, error: BaseException | None) -> None:
         if isinstance(error, errors.KubeError):
@@ -237,8 +238,10 @@ class Operator(Process):
             self.timeline.call_later(INSTALL_RETRY_SECONDS, self._retry_sync, run)
             return
         self._resync_at = self.timeline.time() + loop.RESYNC_SECONDS
-        self._changes += 1
-        self._wake_tracks(0.0)
+        if self._has_found:
+            # Nothing new wakes nobody: one that waits after a failed turn would never wait.
+            self._changes += 1
+            self._wake_tracks(0.0)
         self.wake()
 
     def _retry_sync(self, run: int) -> None:
