@@ -1,6 +1,7 @@
 """``asetwin fuzz`` through its command line."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,29 @@ def test_a_finding_ends_the_run_and_names_its_file(
     assert path.read_text() == "# two of them\nevents: []\ntiming: Fast\n"
     assert "2 seeds" in result.stdout
     assert "3 seeds" in run("--out", tmp_path, "--keep-going").stdout
+
+
+def test_a_long_run_says_how_far_it_is_and_what_it_has_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = Finding(1, "OneMaster", ["two of them"], {"events": [], "timing": "Fast"})
+    outcomes = [Outcome(0), Outcome(1, finding=finding), Outcome(2)]
+    monkeypatch.setattr(fuzz, "run", lambda *args, **rest: iter(outcomes))
+    monkeypatch.setattr(fuzz, "REPORT_SECONDS", 0.0)
+    told = run("--out", tmp_path, "--keep-going", "--seeds", "3").stderr.splitlines()
+    assert [line.split(",")[0] for line in told if " of 3 seeds" in line] == [
+        f"{count} of 3 seeds" for count in (1, 2, 3)
+    ]
+    assert told[-1].endswith("found: 1")
+    assert "seed 1: OneMaster" in told
+
+
+def test_an_interrupted_run_tells_what_it_has_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*args: object, **rest: object) -> Iterator[Outcome]:
+        yield Outcome(0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fuzz, "run", stopped)
+    result = run()
+    assert result.exit_code == 130
+    assert "1 seeds" in result.stdout

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from asetwin.sim.fuzzing import Finding, Outcome
 
 CHUNK = 20
-COLLECT_EVERY = 5
 """Seeds that a worker takes at a time."""
+COLLECT_EVERY = 5
+REPORT_SECONDS = 60.0
+"""From one line about a long run to the next, where no terminal shows a bar."""
 PROFILES = ("all", "hardware", "faults", "people")
 
 
@@ -62,20 +64,48 @@ def command(
         raise common.Problem(f"--profile {profile}: write one of {', '.join(PROFILES)}")
     if not folder.is_dir():
         raise common.Problem(f"--out {folder}: there is no such folder")
-    began, total = time.monotonic(), Total()
-    for outcome in run(start, seeds, profile, workers=workers):
-        total.add(outcome)
-        if outcome.finding is not None:
-            path = write(outcome.finding, profile, folder)
-            total.findings.append((outcome.finding, path))
-            if not keep_going:
-                break
-    total.seconds = time.monotonic() - began
-    if output is common.Output.JSON:
-        common.emit_json(total.as_json())
-    else:
-        total.show()
+    total = Total()
+    outcomes = run(start, seeds, profile, workers=workers)
+    try:
+        for outcome in followed(outcomes, total, seeds):
+            if outcome.finding is not None:
+                path = write(outcome.finding, profile, folder)
+                total.findings.append((outcome.finding, path))
+                if not keep_going:
+                    break
+    finally:
+        # Also after Ctrl-C: what hours have found is not to be lost.
+        if output is common.Output.JSON:
+            common.emit_json(total.as_json())
+        else:
+            total.show()
     return common.FINDINGS if total.findings else common.GOOD
+
+
+def followed(outcomes: "Iterator[Outcome]", total: "Total", seeds: int) -> "Iterator[Outcome]":
+    """The outcomes, added up, with word on stderr of how far it is."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (MofNCompleteColumn(), TextColumn("seeds"), BarColumn(), Remaining())
+    console = Console(stderr=True)
+    began = said = time.monotonic()
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=seeds)
+        for outcome in outcomes:
+            now = time.monotonic()
+            total.add(outcome)
+            total.seconds = now - began
+            bar.advance(task)
+            if not console.is_terminal and now - said >= REPORT_SECONDS:
+                said = now
+                common.warn(total.line(seeds))
+            if outcome.finding is not None:
+                common.warn(f"seed {outcome.finding.seed}: {outcome.finding.what}")
+            yield outcome
 
 
 def run(start: int, seeds: int, profile: str, *, workers: int) -> "Iterator[Outcome]":
@@ -92,9 +122,15 @@ def run(start: int, seeds: int, profile: str, *, workers: int) -> "Iterator[Outc
             yield from play(chunk)
         return
     # Forked where that is possible: a fresh process imports for half a second first.
-    with multiprocessing.Pool(min(count, len(chunks))) as pool:
+    with multiprocessing.Pool(min(count, len(chunks)), _leave_ctrl_c_to_its_parent) as pool:
         for outcomes in pool.imap(play, chunks):
             yield from outcomes
+
+
+def _leave_ctrl_c_to_its_parent() -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def play(chunk: tuple[str, list[int]]) -> "list[Outcome]":
@@ -150,6 +186,19 @@ class Total:
         self.device_seconds += outcome.device_seconds
         self.coverage.update(outcome.coverage)
 
+    @property
+    def rate(self) -> float:
+        """Seeds per second so far."""
+        return self.seeds / max(self.seconds, 1e-9)
+
+    def line(self, seeds: int) -> str:
+        """How far it is, in one line."""
+        left = (seeds - self.seeds) / max(self.rate, 1e-9) / 60
+        return (
+            f"{self.seeds} of {seeds} seeds, {self.rate:.1f} seeds/s, {left:.0f} min left; "
+            f"found: {len(self.findings)}"
+        )
+
     def as_json(self) -> dict[str, Any]:
         """For machines."""
         return {
@@ -157,7 +206,7 @@ class Total:
             "failures": self.failures,
             "deviceHours": round(self.device_seconds / 3600, 1),
             "seconds": round(self.seconds, 2),
-            "seedsPerSecond": round(self.seeds / max(self.seconds, 1e-9), 2),
+            "seedsPerSecond": round(self.rate, 2),
             "coverage": dict(sorted(self.coverage.items())),
             "findings": [
                 {"seed": one.seed, "what": one.what, "file": str(path)}
@@ -180,7 +229,7 @@ class Total:
         console.print(
             f"\n{self.seeds} seeds, {self.failures} failures, "
             f"{self.device_seconds / 3600:.0f} hours of device time in {self.seconds:.1f} s: "
-            f"{self.seeds / max(self.seconds, 1e-9):.1f} seeds/s"
+            f"{self.rate:.1f} seeds/s"
         )
         if not self.findings:
             console.print("nothing found", style="bold green")
