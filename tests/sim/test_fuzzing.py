@@ -47,6 +47,18 @@ def test_what_may_happen_does_happen() -> None:
     assert set(verbs) == drawn | {"apply", "delete", "forgive", "heal"}
 
 
+def test_people_delete_workloads_and_limit_what_may_be_created() -> None:
+    met = Counter[str]()
+    for seed in range(60):
+        for event in fuzzing.generate(seed, Profile.PEOPLE)["events"]:
+            for verb in ("apply", "delete"):
+                for body in event.get(verb, ()):
+                    met[f"{verb} {body['kind']} {body['metadata']['name']}"] += 1
+    assert met["delete Deployment web"]
+    assert met["delete StatefulSet db"]
+    assert met[f"apply ResourceQuota {plays.FOREIGN_QUOTA}"]
+
+
 def test_the_quiet_profile_does_what_it_says() -> None:
     for seed in range(40):
         events = fuzzing.generate(seed, Profile.HARDWARE)["events"]

@@ -9,7 +9,7 @@ evacuated, and come back.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -103,6 +103,7 @@ class _Maker:
         rest = 900 if self.is_fast else 2700
         exam = max(healed + rest, LENGTH_SECONDS - 2 * rest)
         lost = rng.choice(self.nodes)
+        events = sorted([*events, *self._wishes(events, healed)], key=lambda one: one["at"])
         events += [
             {"at": healed, "heal": True},
             {"at": exam, "fail": [f"{lost}/Node"]},
@@ -189,6 +190,32 @@ class _Maker:
         web = self.workloads[0]
         web.update(cpu="700m", replicas=max(3, web["replicas"]))
         return True
+
+    def _wishes(self, events: Sequence[Json], healed: float) -> list[Json]:
+        """Now and then what is wanted changes soon after something else has happened.
+
+        A workload is deleted, perhaps while its pods move, or somebody's quota lets none in.
+        """
+        # Dice of its own, so that all other seeds stay what they were.
+        rng = Random(f"{self.profile.value}/{self.seed}/wishes")
+        found: list[Json] = []
+        if self.profile not in (Profile.ALL, Profile.PEOPLE) or rng.random() >= 0.3:
+            return found
+        for _ in range(rng.randint(1, 3)):
+            before = rng.choice(events)["at"] if events else 0.0
+            at = round(min(before + rng.uniform(0, 20), healed), 2)
+            namespace, _, name = rng.choice(self.workloads)["name"].partition("/")
+            if rng.random() < 0.5:
+                hard = rng.choice(({"pods": str(rng.randint(0, 4))}, {"requests.cpu": "1"}))
+                about = {"name": plays.FOREIGN_QUOTA, "namespace": namespace}
+                tight = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": about}
+                found.append({"at": at, "apply": [{**tight, "spec": {"hard": hard}}]})
+            else:
+                kind = "StatefulSet" if name == "db" else "Deployment"
+                about = {"name": name, "namespace": namespace}
+                gone = {"apiVersion": "apps/v1", "kind": kind, "metadata": about}
+                found.append({"at": at, "delete": [gone]})
+        return found
 
     def _component(self, *, is_fatal: bool = False) -> str:
         rng = self.rng

@@ -29,6 +29,8 @@ SERVICE_SECONDS = 900.0
 """So long a device may take to be in service; then the scenario begins all the same."""
 FOREIGN_TAINT = "example.com/kept"
 """A taint that a person of a scenario may have set, and takes off in the end."""
+FOREIGN_QUOTA = "tight"
+"""Likewise a ResourceQuota."""
 FORGIVEN_SECONDS = 600.0
 """What fails from starting everything anew does not count towards a quarantine."""
 GOOD_PHASES = ("Recovered",)
@@ -380,6 +382,9 @@ class Play:
             if not owned.get("cordon"):
                 patch["spec"]["unschedulable"] = None
             world.patch("Node", body["metadata"]["name"], patch)
+        for body in world.server.listed("resourcequotas"):
+            if body["metadata"]["name"] == FOREIGN_QUOTA:
+                world.delete("ResourceQuota", FOREIGN_QUOTA, body["metadata"]["namespace"])
         for one in self.scenario.objects:
             # What is on its way out has to be gone before it can be there again.
             meta = one["metadata"]
