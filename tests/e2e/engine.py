@@ -3,6 +3,7 @@
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,6 +52,34 @@ def make_right(twin: Twin) -> None:
             docker("network", "connect", "kind", node)
         if not is_running(node):
             docker("start", node)
+
+
+def halt_api_server(twin: Twin, seconds: float) -> None:
+    """The API server stands still for so long; its connections stay open."""
+    inside = ["exec", f"{twin.kind.name}-control-plane", "pkill", "-x"]
+    docker(*inside, "-STOP", "kube-apiserver")
+    try:
+        time.sleep(seconds)
+    finally:
+        docker(*inside, "-CONT", "kube-apiserver")
+
+
+def wait_renewed(twin: Twin, node: str, *, times: int) -> None:
+    """Until a kubelet has renewed its Lease so many times more."""
+    seen = set[str]()
+
+    def count() -> bool:
+        try:
+            lease = json.loads(
+                twin.kubectl("-n", "kube-node-lease", "get", "lease", node, "-o", "json")
+            )
+        except subprocess.CalledProcessError:
+            # The API server may still be finding itself.
+            return False
+        seen.add(lease["spec"]["renewTime"])
+        return len(seen) > times
+
+    twin.wait(f"{node} to renew its Lease", count, within=60)
 
 
 @dataclass

@@ -317,6 +317,25 @@ def test_short_silences_of_a_kubelet_cause_nothing(twin: Twin) -> None:
     assert twin.status()["master"]["epoch"] == epoch
 
 
+def test_an_api_server_that_was_away_makes_nobody_silent(twin: Twin) -> None:
+    """Longer than the kubelets may be silent: they come back one after the other."""
+    spread(twin)
+    before, epoch = uids(twin, "web"), twin.status()["master"]["epoch"]
+    history = twin.status().get("history") or []
+    away = float(twin.device()["spec"]["timing"]["heartbeatTimeoutSeconds"]) + 8.0
+    engine.halt_api_server(twin, away)
+    # Everybody has been heard again when the worker that is last has renewed twice.
+    for node in twin.nodes.values():
+        engine.wait_renewed(twin, node, times=2)
+    for name in (NODE_A, NODE_B):
+        assert power(twin, name)["observed"] == "On"
+        assert twin.condition("AseNode", name, "Available")["status"] == "True"
+    twin.wait_steady(within=60)
+    assert uids(twin, "web") == before
+    assert (twin.status().get("history") or []) == history
+    assert twin.status()["master"]["epoch"] == epoch
+
+
 @pytest.fixture
 def strict(twin: Twin) -> Iterator[None]:
     """One failure is allowed, the second puts a node into quarantine."""

@@ -13,6 +13,7 @@ from unit.builders import FakeApi
 Json = dict[str, Any]
 NAMESPACED = "/api/v1/namespaces"
 OURS = "/apis/asetwin.dev/v1alpha1"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces"
 
 STEPS: dict[str, Step] = {
     "status": plan.WriteStatus("asenodes", "a", {"state": "Down"}),
@@ -26,6 +27,8 @@ STEPS: dict[str, Step] = {
         '{"device":"ase","cordon":true}',
     ),
     "gpus": plan.PatchGpus("na", "7", 2, '{"device":"ase","gpus":2}'),
+    "recheck": plan.Recheck("pinnedworkers", "wa"),
+    "recheck-lease": plan.Recheck("leases", "na", "kube-node-lease"),
     "pod": plan.DeletePod("shop", "web-1", "u1"),
     "pod-by-force": plan.DeletePod("shop", "web-1", "u1", force=True),
     "evict": plan.Evict("shop", "web-1", "u1"),
@@ -66,6 +69,8 @@ CALLS: dict[str, tuple[str, str]] = {
     "finalizers": ("patch", f"{OURS}/asedevices/ase"),
     "node": ("patch", "/api/v1/nodes/na"),
     "gpus": ("patch", "/api/v1/nodes/na/status"),
+    "recheck": ("get", f"{OURS}/pinnedworkers/wa"),
+    "recheck-lease": ("get", f"{LEASES}/kube-node-lease/leases/na"),
     "pod": ("delete", f"{NAMESPACED}/shop/pods/web-1"),
     "pod-by-force": ("delete", f"{NAMESPACED}/shop/pods/web-1"),
     "evict": ("create", f"{NAMESPACED}/shop/pods/web-1/eviction"),
@@ -77,7 +82,7 @@ CALLS: dict[str, tuple[str, str]] = {
     "delete-quota": ("delete", f"{NAMESPACED}/shop/resourcequotas/asetwin-reserve"),
     "delete-lease": (
         "delete",
-        "/apis/coordination.k8s.io/v1/namespaces/asetwin-system/leases/ase-master",
+        f"{LEASES}/asetwin-system/leases/ase-master",
     ),
     "delete-service": ("delete", f"{NAMESPACED}/asetwin-system/services/ase-master"),
     "new-volume": ("create", "/api/v1/persistentvolumes"),

@@ -1,11 +1,14 @@
 """What exactly each step of a plan writes."""
 
+from typing import Any
+
 import pytest
 
+from asetwin.kube import errors
 from asetwin.kube.observe import Cluster
 from asetwin.model import plan
 from asetwin.model.plan import Plan, Step
-from unit.acting import CALLS, STEPS, act, body_of, executor, stored
+from unit.acting import CALLS, STEPS, Json, act, body_of, executor, stored
 from unit.builders import GPU, FakeApi
 
 
@@ -75,6 +78,70 @@ async def test_gpus_and_their_mark_are_one_patch_of_the_status(
             },
         )
     ]
+
+
+RECHECKS = (STEPS["recheck"], STEPS["recheck-lease"])
+DEADLY = Plan((RECHECKS, (STEPS["pod-by-force"],)))
+
+
+def worker_body(version: int, observed: str) -> Json:
+    spec = {"aseNode": "a", "nodeName": "na"}
+    return stored("wa", version, spec=spec, status={"power": {"observed": observed}})
+
+
+def lease_body(version: int, renewed: str) -> Json:
+    found = stored("na", version, namespace="kube-node-lease", spec={"renewTime": renewed})
+    found["metadata"]["labels"] = {}
+    return found
+
+
+def believing() -> Cluster:
+    """That the machine is off, and its kubelet long silent."""
+    cluster = Cluster(clock=lambda: 0.0, monotonic=lambda: 0.0)
+    cluster.apply("pinnedworkers", worker_body(3, "Off"))
+    cluster.apply("leases", lease_body(4, "2026-01-01T00:00:00Z"))
+    return cluster
+
+
+@pytest.mark.parametrize(
+    ("key", "answer"),
+    [
+        pytest.param("recheck", worker_body(9, "On"), id="it-runs-again"),
+        pytest.param("recheck", errors.NotFound("no", status=404), id="its-pin-is-gone"),
+        pytest.param("recheck", errors.Unavailable("no", status=503), id="nobody-answers"),
+    ],
+)
+async def test_on_an_old_view_nothing_is_taken_away(key: str, answer: Any) -> None:
+    api, cluster = FakeApi({CALLS[key]: answer}), believing()
+    with pytest.raises(errors.KubeError):
+        await executor(api, cluster).act(DEADLY)
+    assert api.asked("delete") == []
+    if isinstance(answer, dict):
+        power = cluster.snapshot().workers["wa"].status.power
+        assert power is not None
+        assert power.observed == "On"
+
+
+async def test_a_kubelet_that_was_heard_meanwhile_is_not_robbed() -> None:
+    now = [0.0]
+    cluster = Cluster(clock=lambda: now[0], monotonic=lambda: now[0])
+    cluster.apply("leases", lease_body(4, "2026-01-01T00:00:00Z"))
+    now[0] = 100.0
+    api = FakeApi({CALLS["recheck-lease"]: lease_body(5, "2026-01-01T00:01:40Z")})
+    with pytest.raises(errors.Conflict):
+        await executor(api, cluster).act(DEADLY)
+    assert api.asked("delete") == []
+    assert cluster.snapshot().renewed == {"kube-node-lease/na": 100.0}
+
+
+@pytest.mark.parametrize(
+    "lease", [lease_body(4, "2026-01-01T00:00:00Z"), errors.NotFound("gone", status=404)]
+)
+async def test_what_is_still_so_is_acted_upon(lease: Any) -> None:
+    answers = {CALLS["recheck"]: worker_body(3, "Off"), CALLS["recheck-lease"]: lease}
+    api = FakeApi(answers)
+    await executor(api, believing()).act(DEADLY)
+    assert len(api.asked("delete")) == 1
 
 
 async def test_only_the_pod_that_was_meant_is_deleted() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from asetwin.kube import errors
-from asetwin.kube.observe import KINDS, SILENCE_SECONDS, Cluster, refresh
-from asetwin.model.snapshot import Snapshot
+from asetwin.kube.observe import KINDS, MOST_GAPS, SILENCE_SECONDS, Cluster, refresh
+from asetwin.model.snapshot import Gap, Snapshot
 from unit.builders import FakeApi
 
 Json = dict[str, Any]
@@ -191,12 +191,15 @@ class Hearing:
         self.cluster = Cluster(clock=lambda: self.now + self.was_set, monotonic=lambda: self.now)
         self._version = 0
 
-    def tell(self, at: float, renewed: str) -> bool:
+    def tell(
+        self, at: float, renewed: str, of: str = "na", namespace: str = "kube-node-lease"
+    ) -> bool:
         self.now = at
         self._version += 1
-        lease = body("na", self._version, namespace="kube-node-lease")
+        lease = body(of, self._version, namespace=namespace)
         lease["metadata"]["labels"] = {}
-        return self.cluster.apply("leases", lease | {"spec": {"renewTime": renewed}})
+        spec = {"renewTime": renewed, "leaseDurationSeconds": 4}
+        return self.cluster.apply("leases", lease | {"spec": spec})
 
     @property
     def heard_at(self) -> float:
@@ -262,6 +265,33 @@ def test_a_pod_that_was_there_before_us_has_the_servers_time() -> None:
     hearing.cluster.apply("pods", pod_created("1970-01-01T00:00:10Z"))
     (pod,) = hearing.cluster.snapshot().pods
     assert pod.created == 10.0
+
+
+def test_a_while_in_which_no_kubelet_was_heard_is_noted() -> None:
+    hearing = Hearing()
+    hearing.tell(100.0, "t1")
+    hearing.tell(101.0, "t1", of="nb")
+    # The master is not a kubelet: that it is heard says nothing about the watch of theirs.
+    hearing.tell(102.0, "t1", of="ase-master", namespace="asetwin-system")
+    assert hearing.cluster.snapshot().gaps == ()
+    hearing.tell(130.0, "t2", of="nb")
+    hearing.tell(130.5, "t2")
+    assert hearing.cluster.snapshot().gaps == (Gap(101.0, 130.0),)
+    hearing.was_set = -40.0
+    assert hearing.cluster.snapshot().gaps == (Gap(61.0, 90.0),)
+    for number in range(20):
+        hearing.tell(200.0 + 10 * number, f"u{number}")
+    assert len(hearing.cluster.snapshot().gaps) == MOST_GAPS
+
+
+def test_one_of_many_renewals_ends_no_gap() -> None:
+    hearing = Hearing()
+    hearing.tell(100.0, "t1")
+    hearing.now, late = 150.0, body("na", 9, namespace="kube-node-lease")
+    late |= {"spec": {"renewTime": "t2", "leaseDurationSeconds": 4}}
+    hearing.cluster.apply("leases", late, is_one_of_many=True)
+    assert hearing.cluster.snapshot().gaps == ()
+    assert hearing.heard_at == 150.0
 
 
 def test_a_lease_that_is_found_has_not_been_heard() -> None:

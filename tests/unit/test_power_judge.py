@@ -13,7 +13,7 @@ from asetwin import constants
 from asetwin.model import decide, failures, hardware, power
 from asetwin.model.plan import DeletePod, Draft, Evict, PatchNode, WriteStatus
 from asetwin.model.power import Agent, Heartbeat, Judgement
-from asetwin.model.snapshot import Snapshot
+from asetwin.model.snapshot import Gap, Snapshot
 from asetwin.resources import core
 from asetwin.resources.devices import PinnedWorker, PowerState
 from asetwin.resources.times import render
@@ -517,6 +517,58 @@ def test_when_no_kubelet_is_heard_it_is_we_who_do_not_hear(
     beat = power.find_heartbeat(heard(ages), "na", device())
     assert beat is not None
     assert beat.is_silent(NOW) is silent
+
+
+@pytest.mark.parametrize(
+    ("ages", "gaps", "silent"),
+    [
+        # Both were well; the API server was away for a minute, and b's renewal is there first.
+        pytest.param({"na": 61.0, "nb": 0.5}, [(60.5, 0.5)], False, id="not-heard-yet"),
+        pytest.param({"na": 65.0, "nb": 0.5}, [(64.0, 4.0)], True, id="not-heard-since"),
+        pytest.param({"na": 70.0, "nb": 0.5}, [(60.0, 0.5)], True, id="silent-before"),
+        pytest.param({"na": 90.0, "nb": 0.5}, [(89.0, 4.0), (3.5, 0.5)], False, id="two-gaps"),
+        pytest.param({"na": 4.0, "nb": 0.5}, [(3.9, 2.5)], True, id="a-short-one"),
+        pytest.param({"na": 90.0, "nb": 0.5}, [(89.0, 9.0), (3.5, 0.5)], True, id="well-before"),
+    ],
+)
+def test_silence_does_not_count_while_nobody_was_heard(
+    ages: dict[str, float], gaps: list[tuple[float, float]], silent: bool
+) -> None:
+    noted = tuple(Gap(NOW - since, NOW - until) for since, until in gaps)
+    beat = power.find_heartbeat(heard(ages, gaps=noted), "na", device())
+    assert beat is not None
+    assert beat.is_silent(NOW) is silent
+
+
+def test_what_is_not_heard_now_is_no_silence() -> None:
+    """a was late already when all went quiet: of more than that nobody knows."""
+    patient = device(spec={"timing": {"profile": "Fast", "heartbeatTimeoutSeconds": 12}})
+    for late, is_silent in ((7.0, False), (11.0, True)):
+        beat = power.find_heartbeat(heard({"na": 60.0 + late, "nb": 60.0}), "na", patient)
+        assert beat is not None
+        assert beat.is_silent(NOW) is is_silent
+
+
+@pytest.mark.parametrize(
+    ("renewed", "found_ago", "is_alive"),
+    [
+        pytest.param(NOW - 1.0, 0.5, True, id="after-the-proof"),
+        pytest.param(NOW - 501.0, 0.5, False, id="before-the-proof"),
+        pytest.param(NOW - 1.0, 3.5, False, id="not-again-under-our-eyes"),
+    ],
+)
+def test_a_proof_that_a_kubelet_has_outlived_is_none(
+    renewed: float, found_ago: float, is_alive: bool
+) -> None:
+    """The agent died, a hand started the machine, and a new operator finds the old proof."""
+    lease = core.Lease(constants.LEASE_NAMESPACE, "na", "na", 0, 4.0, render(renewed))
+    key = f"{constants.LEASE_NAMESPACE}/na"
+    seen = cluster(lease, renewed={key: NOW - found_ago}, unheard=(key,))
+    beat = power.find_heartbeat(seen, "na", device())
+    off = pinned(OFF, at=NOW - 500.0)
+    judged = judge(off, agent=AGENTS["silent"], heartbeat=beat)
+    assert judged.is_contradicted is is_alive
+    assert judged.is_off is not is_alive
 
 
 @pytest.mark.parametrize("what", ["lease", "renewal"])

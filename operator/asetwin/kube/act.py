@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from asetwin import constants
 from asetwin.kube import bodies, errors, paths
-from asetwin.kube.observe import Cluster, refresh
+from asetwin.kube.observe import KINDS, Cluster, refresh
 from asetwin.model import plan
 from asetwin.model.plan import Plan, Stage, Step
 
@@ -143,6 +143,8 @@ class Executor:
                 return await self._patch_node(step)
             case plan.PatchGpus():
                 return await self._patch_gpus(step)
+            case plan.Recheck():
+                return await self._recheck(step)
             case plan.DeletePod():
                 return await self._delete_pod(step)
             case plan.Evict():
@@ -175,6 +177,19 @@ class Executor:
                 body = bodies.event(step, self._clock(), self._settings.instance)
                 await self._api.create(paths.collection("v1", "events", "default"), body)
                 return False
+
+    async def _recheck(self, step: plan.Recheck) -> bool:
+        """Raises Conflict where the plan was made from an old view, which then is up to date."""
+        try:
+            body = await self._api.get(_path(step))
+        except errors.NotFound:
+            # Where a Node is gone, so is its Lease. All else is missed by the next resync.
+            is_old = step.plural != "leases"
+        else:
+            is_old = self._cluster.apply(step.plural, body)
+        if is_old:
+            raise errors.Conflict(f"{step.plural} {step.name} has changed unnoticed", status=409)
+        return False
 
     def _answered(self, step: plan.Evict, error: errors.KubeError) -> tuple[bool, str]:
         """The table of answers to an eviction; none of them ends the turn.
@@ -219,6 +234,8 @@ class Executor:
                 return False
             case plan.DeleteSystemObject():
                 return isinstance(error, errors.NotFound)
+            case plan.Recheck():
+                return False
             case plan.DeleteVolume() if isinstance(error, errors.NotFound):
                 self._cluster.forget("persistentvolumes", step.uid)
                 return True
@@ -301,7 +318,7 @@ def _node_meta(resource_version: str, owned: str | None) -> paths.Json:
 
 def _plural(step: Step) -> str:
     match step:
-        case plan.WriteStatus() | plan.DeleteLimit() | plan.DeleteSystemObject():
+        case plan.WriteStatus() | plan.DeleteLimit() | plan.DeleteSystemObject() | plan.Recheck():
             return step.plural
         case plan.SetFinalizers():
             return "asedevices"
@@ -333,6 +350,9 @@ def _path(step: Step) -> str:
             return f"{paths.collection('v1', plural)}/{step.name}"
         case plan.DeletePod() | plan.Evict() | plan.DeleteLimit():
             return f"{paths.collection('v1', plural, step.namespace)}/{step.name}"
+        case plan.Recheck():
+            group = KINDS[plural].group
+            return f"{paths.collection(group, plural, step.namespace)}/{step.name}"
         case plan.CreateMaster():
             name = f"{step.device}-master-{step.epoch}"
         case plan.CreateMasterService():

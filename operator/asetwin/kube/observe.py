@@ -13,6 +13,7 @@ objects of one kind (KEP-5504, v1.35).
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,7 +23,7 @@ from pydantic import ValidationError
 
 from asetwin import constants
 from asetwin.kube import errors, paths
-from asetwin.model.snapshot import Snapshot
+from asetwin.model.snapshot import Gap, Snapshot
 from asetwin.resources import core, devices
 from asetwin.resources.budgets import Budget
 
@@ -35,6 +36,8 @@ Json = dict[str, Any]
 
 SILENCE_SECONDS = 2.0
 """A Lease that is renewed after longer than this wakes the loop: its holder is back."""
+MOST_GAPS = 8
+"""So many times at which no kubelet was heard are remembered; older ones do not matter."""
 NEWS_SECONDS = 5.0
 """A pod that is heard of for the first time is no older than this, whatever the server says."""
 JUMP_SECONDS = 1.0
@@ -124,13 +127,26 @@ class Cluster:
         self._offset = clock() - monotonic()
         self._renewed: dict[str, float] = {}
         self._unheard: set[str] = set()
+        self._heard_at: float | None = None
+        """When a kubelet was last heard, whichever."""
+        self._gaps: deque[Gap] = deque(maxlen=MOST_GAPS)
         self._shelves = {plural: _Shelf() for plural in KINDS}
         self._snapshot: Snapshot | None = None
         self._complaints: dict[str, str] = {}
         self.is_synced = False
 
-    def apply(self, plural: str, body: Mapping[str, Any], *, is_gone: bool = False) -> bool:
-        """Take in one version of one object; True if anything that the rules read has changed."""
+    def apply(
+        self,
+        plural: str,
+        body: Mapping[str, Any],
+        *,
+        is_gone: bool = False,
+        is_one_of_many: bool = False,
+    ) -> bool:
+        """Take in one version of one object; True if anything that the rules read has changed.
+
+        ``is_one_of_many``: a renewal of a Lease that stands for all those since the one before.
+        """
         meta = body.get("metadata") or {}
         kind, uid = KINDS[plural], str(meta.get("uid", ""))
         if kind.namespaces and meta.get("namespace") not in kind.namespaces:
@@ -155,7 +171,10 @@ class Cluster:
             return False
         # Also where only the version is new, as after a heartbeat: conditional writes carry it.
         shelf.view = self._snapshot = None
-        has_spoken = plural == "leases" and self._hear(known[1] if known else None, value)
+        has_spoken = False
+        if plural == "leases":
+            self._note_gap(value, is_none=is_one_of_many)
+            has_spoken = self._hear(known[1] if known else None, value)
         return known is None or known[1] != value or has_spoken
 
     def _dated(self, pod: core.Pod, before: core.Pod | None) -> core.Pod:
@@ -181,12 +200,30 @@ class Cluster:
         logger.warning("the clock was set %+.1f s: ages are kept", moved)
         self._offset = offset
         self._renewed = {key: at + moved for key, at in self._renewed.items()}
+        gaps = [Gap(one.since + moved, one.until + moved) for one in self._gaps]
+        self._gaps = deque(gaps, maxlen=MOST_GAPS)
+        if self._heard_at is not None:
+            self._heard_at += moved
         shelf = self._shelves["pods"]
         shelf.objects = {
             uid: (version, replace(pod, created=pod.created + moved))
             for uid, (version, pod) in shelf.objects.items()
         }
         shelf.view = self._snapshot = None
+
+    def _note_gap(self, lease: core.Lease, *, is_none: bool) -> None:
+        """Note where no kubelet at all was heard for a while: then it is we who heard nothing.
+
+        Each of them renews four times in a Lease's duration. When the API server, the watch or
+        we were away, they do not come back all at once; Kubernetes' node lifecycle controller
+        likewise starts to count anew for all Nodes after a "full disruption".
+        """
+        if lease.namespace != constants.LEASE_NAMESPACE:
+            return
+        now, before = self._clock(), self._heard_at
+        self._heard_at = now
+        if before is not None and now - before > lease.duration / 2 and not is_none:
+            self._gaps.append(Gap(before, now))
 
     def _hear(self, before: core.Lease | None, lease: core.Lease) -> bool:
         """Note when a Lease was renewed, by our clock; True if that has ended a silence.
@@ -302,6 +339,7 @@ class Cluster:
                 budgets=self._sorted("poddisruptionbudgets"),
                 renewed=dict(sorted(self._renewed.items())),
                 unheard=tuple(sorted(self._unheard)),
+                gaps=tuple(self._gaps),
             )
         return self._snapshot
 

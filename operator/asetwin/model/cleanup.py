@@ -45,7 +45,16 @@ def release_all(draft: Draft, snapshot: Snapshot, device: str) -> None:
         )
     )
     name = master.object_name(device)
-    off = {one.spec.node_name for one in snapshot.workers.values() if power.is_proven_off(one)}
+    off = {one.spec.node_name: one for one in snapshot.workers.values() if power.is_proven_off(one)}
+    masters = [
+        pod
+        for pod in snapshot.pods
+        if failover.is_master(pod)
+        and pod.labels.get(constants.LABEL_DEVICE) == device
+        and (pod.deleting is None or pod.node in off)
+    ]
+    standing = {pod.node for pod in masters if pod.node in off}
+    draft.stage(*(step for node in sorted(standing) for step in power.rechecks(off[node])))
     draft.stage(
         *(
             DeletePod(
@@ -56,10 +65,7 @@ def release_all(draft: Draft, snapshot: Snapshot, device: str) -> None:
                 force=pod.node in off,
                 why="its AseDevice is gone",
             )
-            for pod in snapshot.pods
-            if failover.is_master(pod)
-            and pod.labels.get(constants.LABEL_DEVICE) == device
-            and (pod.deleting is None or pod.node in off)
+            for pod in masters
         ),
         *(
             DeleteSystemObject("services", one.name)

@@ -6,6 +6,7 @@ before that write has succeeded), then limits are lifted, then the Node goes
 out of service, then its pods go, and the master last.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from asetwin import constants
@@ -16,6 +17,7 @@ from asetwin.model import (
     leaves,
     marks,
     master,
+    power,
     quotas,
     references,
     reports,
@@ -26,7 +28,16 @@ from asetwin.model import (
 )
 from asetwin.model.facts import Facts, gather
 from asetwin.model.nodes import View
-from asetwin.model.plan import DeletePod, Draft, PatchGpus, PatchNode, Plan, SetFinalizers, Step
+from asetwin.model.plan import (
+    DeletePod,
+    Draft,
+    PatchGpus,
+    PatchNode,
+    Plan,
+    Recheck,
+    SetFinalizers,
+    Step,
+)
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources.devices import AseDevice
 
@@ -112,10 +123,11 @@ def _act(
     planned: updates.Verdict,
 ) -> None:
     """The stages that change something else than our own statuses."""
+    marked, evacuated = _node_steps(facts), _evacuation(facts)
+    draft.stage(*_rechecks(facts, (*marked, *evacuated, *moves.steps)))
     draft.stage(*limits.limit_ranges)
     draft.stage(*limits.quotas)
-    draft.stage(*_node_steps(facts))
-    evacuated = _evacuation(facts)
+    draft.stage(*marked)
     draft.stage(*evacuated)
     draft.stage(*facts.lost_gpus.deletions)
     draft.stage(*(facts.back.evictions if facts.back is not None else ()))
@@ -126,6 +138,25 @@ def _act(
         master.service(facts.device, facts.snapshot) if moves.status else None,
         *(one for one in moves.steps if not (isinstance(one, DeletePod) and one.uid in gone)),
     )
+
+
+def _rechecks(facts: Facts, steps: Iterable[Step]) -> list[Recheck]:
+    """What proves the nodes off from which pods are about to be taken, to be read once more.
+
+    An accident: a watch had been broken for minutes, the node had been started again
+    meanwhile, and its pods were taken away on a proof that was long outdated.
+    """
+    takes_away = any(
+        step.force
+        if isinstance(step, DeletePod)
+        else isinstance(step, PatchNode)
+        and any(taint.key == constants.TAINT_NODE_DOWN for taint in step.taints)
+        for step in steps
+    )
+    if not takes_away:
+        return []
+    fenced = [one.member.worker for one in facts.views if one.is_fenced]
+    return [step for worker in fenced if worker is not None for step in power.rechecks(worker)]
 
 
 def _evacuation(facts: Facts) -> tuple[DeletePod, ...]:

@@ -313,7 +313,7 @@ def _set_worker_ready(
     if heartbeat is not None and is_stale:
         # The Ready condition of a Node that went off stays True for a while: the Lease is faster.
         text = f"the kubelet of {node.name} has not been heard since it was started"
-        if now >= heartbeat.seen_at + heartbeat.timeout:
+        if now >= heartbeat.suspect_at:
             text = f"the kubelet of {node.name} is silent"
         return conditions.set("WorkerReady", False, Reason.NODE_NOT_READY, text)
     if node.is_ready:

@@ -64,6 +64,19 @@ class PatchGpus:
 
 
 @dataclass(frozen=True, slots=True)
+class Recheck:
+    """Read one object anew, and end the turn where it is not what the plan was made from.
+
+    What cannot be undone is not done on an old view: a watch may be broken
+    without our knowing. Nothing is written.
+    """
+
+    plural: str
+    name: str
+    namespace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DeletePod:
     """Delete one pod; ``force`` is for pods whose Node is proven to be off."""
 
@@ -199,6 +212,7 @@ Step = (
     | SetFinalizers
     | PatchNode
     | PatchGpus
+    | Recheck
     | DeletePod
     | Evict
     | CreateMaster

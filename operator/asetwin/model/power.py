@@ -12,12 +12,15 @@ because of an intent counts as observed. A suspicion can then never be proven,
 and waits, unless ``fencing: BestEffort`` lets it end after a time-out.
 """
 
+import math
 from dataclasses import dataclass
 
 from asetwin import constants
 from asetwin.model.failures import InForce
 from asetwin.model.hardware import Verdict
+from asetwin.model.plan import Recheck
 from asetwin.model.snapshot import Snapshot
+from asetwin.resources import times
 from asetwin.resources.devices import AseDevice, PinnedWorker, Power, PowerState
 
 AGENT_LEASE = "asetwin-power-agent"
@@ -53,10 +56,21 @@ class Heartbeat:
     """Whether no Lease at all is fresh, so that it is we who do not see."""
     is_heard: bool = True
     """Whether we saw it change; one that was only found may be of a kubelet long dead."""
+    counts_from: float = 0.0
+    """From when its silence counts, where since then we had heard nobody for a while."""
+    told_at: float = 0.0
+    """When it was renewed by the kubelet's own clock; for one that was only found."""
+    known_until: float = math.inf
+    """Until when we know that it is silent: some time after any kubelet was heard last."""
+
+    @property
+    def suspect_at(self) -> float:
+        """When its silence has lasted for too long."""
+        return max(self.seen_at, self.counts_from) + self.timeout
 
     def is_silent(self, now: float) -> bool:
         """Whether the kubelet is under suspicion."""
-        return not self.is_blind and now >= self.seen_at + self.timeout
+        return not self.is_blind and min(now, self.known_until) >= self.suspect_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +137,24 @@ def find_heartbeat(snapshot: Snapshot, node: str, device: AseDevice) -> Heartbea
     # If even the newest heartbeat of all is old, the watch or the API server is slow, not a node.
     is_blind = freshest - seen_at < timeout / 2
     is_heard = f"{constants.LEASE_NAMESPACE}/{node}" not in snapshot.unheard
-    return Heartbeat(seen_at, timeout, is_blind, is_heard)
+    told_at = 0.0 if is_heard else _read_time(lease.renewals)
+    counts_from = seen_at
+    for gap in snapshot.gaps:
+        # A short one makes nobody late who was not. And who had been silent for too long before
+        # we heard nobody does not get its time anew.
+        is_long = gap.until - gap.since > timeout / 2
+        if is_long and counts_from < gap.until and gap.since < counts_from + timeout:
+            counts_from = gap.until
+    known_until = freshest + lease.duration / 2
+    return Heartbeat(seen_at, timeout, is_blind, is_heard, counts_from, told_at, known_until)
+
+
+def _read_time(text: str) -> float:
+    try:
+        return times.parse(text)
+    except ValueError:
+        # A Lease that nobody has renewed yet.
+        return 0.0
 
 
 def judge(
@@ -164,7 +195,7 @@ def judge(
     elif is_intended and not is_off and is_real and not agent.is_alive:
         waits_for = _wait_words(worker, agent, device)
     elif heartbeat is not None and not is_intended and not is_off:
-        wake_at = heartbeat.seen_at + heartbeat.timeout
+        wake_at = heartbeat.suspect_at
     if contradicted and heartbeat is not None:
         wake_at = heartbeat.seen_at + heartbeat.timeout
         waits_for = (
@@ -226,7 +257,7 @@ def _await_proof(
     if device.spec.fencing != "BestEffort" or silent is None or agent.is_installed:
         return False, words, None
     fencing_seconds = device.spec.timing.seconds("fencing_timeout")
-    gives_up_at = silent.seen_at + silent.timeout + fencing_seconds
+    gives_up_at = silent.suspect_at + fencing_seconds
     if now >= gives_up_at:
         return True, "", None
     return False, words, gives_up_at
@@ -268,6 +299,13 @@ def is_proven_off(worker: PinnedWorker) -> bool:
     return seen is not None and seen.observed is PowerState.OFF and seen.method != SIMULATED
 
 
+def rechecks(worker: PinnedWorker) -> tuple[Recheck, Recheck]:
+    """What proves a worker off, to be read once more before anything is taken from it for good."""
+    node = worker.spec.node_name
+    lease = Recheck("leases", node, constants.LEASE_NAMESPACE)
+    return Recheck("pinnedworkers", worker.name), lease
+
+
 def is_owed(power: Power) -> bool:
     """Whether the power agent has taken something from the machine that it can give back.
 
@@ -281,13 +319,16 @@ def is_owed(power: Power) -> bool:
 def _is_contradicted(power: Power, heartbeat: Heartbeat | None, now: float) -> bool:
     """Whether a kubelet was heard after the agent had seen its machine off.
 
-    Only a Lease that we saw change can say so, and only as long as it goes on
-    changing: a renewal from before the end may have reached us late.
+    A Lease that we saw change says so, as long as it goes on changing: a renewal
+    from before the end may have reached us late. One that we only found, as
+    after our own start, says so by the kubelet's clock, until it should have
+    changed under our eyes.
     """
     if power.observed is not PowerState.OFF or power.method == SIMULATED or heartbeat is None:
         return False
-    is_later = heartbeat.seen_at > (power.observed_at or 0.0) + CONTRADICTION_SECONDS
-    return is_later and heartbeat.is_heard and now < heartbeat.seen_at + heartbeat.timeout
+    last = heartbeat.seen_at if heartbeat.is_heard else heartbeat.told_at
+    is_later = last > (power.observed_at or 0.0) + CONTRADICTION_SECONDS
+    return is_later and now < heartbeat.seen_at + heartbeat.timeout
 
 
 def _desired(

@@ -10,6 +10,14 @@ from asetwin.resources.updates import DeviceUpdate
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """A while in which we heard nobody, by our own clock."""
+
+    since: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The whole cluster as last observed; every sequence is sorted by name."""
 
@@ -34,3 +42,5 @@ class Snapshot:
     """``namespace/name`` of a Lease → when we last saw it renewed, by our own clock."""
     unheard: tuple[str, ...] = ()
     """Those of them that were only found, never seen to change: their holders may be dead."""
+    gaps: tuple[Gap, ...] = ()
+    """When no kubelet at all was heard, by our own clock, oldest first."""

@@ -12,14 +12,18 @@ from typing import Any
 
 from asetwin import constants
 from asetwin.model import journals
-from asetwin.resources import requests
+from asetwin.resources import requests, times
 from asetwin.sim import bodies
 from asetwin.sim.apiserver import ADDED, DELETED, Change
 from asetwin.sim.bodies import Json
 from asetwin.sim.masters import is_master
 from asetwin.sim.process import ACTOR
+from asetwin.sim.truths import NEWS_SECONDS, REACTION_SECONDS, Truth
 from asetwin.sim.wire import Call
 from asetwin.sim.world import World
+
+SHORTEST_SILENCE_SECONDS = 3.0
+"""Of the heartbeat time-outs that a device may have with the simulation's Leases."""
 
 
 class Violation(AssertionError):
@@ -207,12 +211,19 @@ class FencedPods(Invariant):
         if not self._is_told_off(node):
             devices = self.world.server.listed("asedevices")
             may_assume = any(one["spec"].get("fencing") == "BestEffort" for one in devices)
-            is_heard = kubelet.is_on and not kubelet.is_silent
+            is_heard = kubelet.is_on and not kubelet.is_silent and self._is_renewing(node)
             return may_assume and not is_heard and not agent.is_running
         # A machine that somebody starts runs no pods before its kubelet is up; the agent has seen
         # it long before that, and whoever trusts the agent until then does no harm.
         stands_still = not self.world.machines[node].is_running or not kubelet.is_on
         return not agent.is_installed or stands_still
+
+    def _is_renewing(self, node: str) -> bool:
+        """Whether anybody could see that the kubelet is there; one that has just come is not."""
+        lease = self.world.server.find("leases", node, constants.LEASE_NAMESPACE)
+        renewed = ((lease or {}).get("spec") or {}).get("renewTime")
+        age = self.world.timeline.wall() - times.parse(renewed) if renewed else math.inf
+        return age < SHORTEST_SILENCE_SECONDS
 
     def _note_power(self, change: Change) -> None:
         if change.plural != "pinnedworkers":
@@ -378,71 +389,6 @@ class JournalHolds(Invariant):
                 self.fail(f"{path}: {'; '.join(proof.problems)}, {proof.torn} lines are torn")
 
 
-class Truth:
-    """What is so in the world, and since when: told by machines and failures, not by statuses."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.fatal: dict[str, float] = {}
-        """AseNode → since when its failed components leave it without power or storage."""
-        self.fine: dict[str, float] = {}
-        """AseNode → since when nothing of the kind is stated, where something was."""
-        self.off: dict[str, float] = {}
-        """Kubernetes Node → since when its machine stands still."""
-        self.on: dict[str, float] = {}
-        """Kubernetes Node → since when its machine runs, where it stood still before."""
-        self._machine_changes = 0
-        world.observers.append(self._changed)
-        world.step_observers.append(self._look)
-
-    def is_blind(self) -> bool:
-        """Whether the operator cannot know: it is away, hears nothing, or hears late."""
-        return not self.world.operator.hears_well(for_seconds=REACTION_SECONDS)
-
-    def node_of(self, ase_node: str) -> str:
-        """The Kubernetes Node of a device node; empty where it has none."""
-        for one in self.world.server.objects("pinnedworkers").values():
-            if one["spec"]["aseNode"] == ase_node:
-                return str(one["spec"]["nodeName"])
-        return ""
-
-    def _changed(self, change: Change) -> None:
-        if change.plural not in ("hardwarefailures", "asenodes"):
-            return
-        failed: dict[str, set[str]] = {}
-        for one in self.world.server.objects("hardwarefailures").values():
-            spec = one["spec"]
-            if spec.get("action", "Fail") == "Fail" and not spec.get("durationSeconds"):
-                failed.setdefault(spec["node"], set()).add(spec["component"])
-        for node in {*failed, *self.fatal}:
-            parts = failed.get(node, set())
-            is_fatal = bool(parts & _FATAL) or {"PSU1", "PSU2"} <= parts
-            if is_fatal and node not in self.fatal:
-                self.fatal[node] = self.world.now
-                self.fine.pop(node, None)
-            elif not is_fatal and self.fatal.pop(node, None) is not None:
-                self.fine[node] = self.world.now
-
-    def _look(self) -> None:
-        if self.world.machine_changes == self._machine_changes:
-            return
-        self._machine_changes = self.world.machine_changes
-        for node, machine in self.world.machines.items():
-            if machine.is_running:
-                if self.off.pop(node, None) is not None:
-                    self.on[node] = self.world.now
-            elif node not in self.off:
-                self.off[node] = self.world.now
-                self.on.pop(node, None)
-
-
-_FATAL = {"Motherboard", "DIMM", "OSDisk", "Node", "Port3", "Port4"}
-NEWS_SECONDS = 0.5
-"""An operator may act on what was so a moment ago."""
-REACTION_SECONDS = 5.0
-"""Within this an operator that hears well has seen what has happened, also after a retry."""
-
-
 class TrueStates(Invariant):
     """Up, Down and Offline are said as design 4.1 has it, a moment of reaction aside."""
 
@@ -555,9 +501,12 @@ class LiftedWhileOut(Invariant):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
+        self._pinned_at: dict[str, float] = {}
         world.observers.append(self._look)
 
     def _look(self, change: Change) -> None:
+        if change.plural == "pinnedworkers" and change.type == ADDED:
+            self._pinned_at[change.body["spec"]["nodeName"]] = self.world.now
         is_ours = change.plural == "resourcequotas" and change.actor == ACTOR
         if not is_ours or change.type == DELETED or not change.body["spec"].get("hard"):
             return
@@ -565,8 +514,10 @@ class LiftedWhileOut(Invariant):
         members = {name for _, name in self.world.server.objects("asenodes")}
         pinned = {one["spec"]["nodeName"] for one in workers if one["spec"]["aseNode"] in members}
         for node in self.world.server.objects("nodes").values():
-            if node["metadata"]["name"] not in pinned:
-                # Its worker or its AseNode was deleted: it is no part of a device any more.
+            since = self._pinned_at.get(node["metadata"]["name"], -math.inf)
+            if node["metadata"]["name"] not in pinned or self.world.now - since < NEWS_SECONDS:
+                # Its worker or its AseNode was deleted: it is no part of a device any more. Nor,
+                # for all that anybody knows, one whose worker was made again a moment ago.
                 continue
             keys = {taint["key"] for taint in node["spec"].get("taints") or ()}
             if constants.TAINT_NODE_DOWN in keys:

@@ -184,7 +184,7 @@ class Operator(Process):
         if self._beats is not None and self._beats.at is not None:
             # A renewal that was made belatedly has been heard of in time, and wakes nobody.
             if self.cluster.is_synced:
-                self.cluster.apply(change.plural, change.body)
+                self.cluster.apply(change.plural, change.body, is_one_of_many=True)
             return
         due = self.timeline.after(self.timeline.varied(WATCH_SECONDS))
         if self.timeline.time() < self._lag_until or self._arrives:

@@ -44,6 +44,8 @@ def describe(step: Step, snapshot: Snapshot) -> str:
             return f"node {step.name}: {_node(step, snapshot)}"
         case plan.PatchGpus():
             return f"node {step.name}: gpus {step.gpus}; owned {step.owned or 'nothing'}"
+        case plan.Recheck():
+            return f"read {step.plural}/{step.name} once more"
         case plan.DeletePod():
             how = "force-delete" if step.force else "delete"
             return f"{how} pod {_pod(step, snapshot)}: {step.why}"

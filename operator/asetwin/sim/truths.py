@@ -1,0 +1,77 @@
+"""What is so in a simulated world, whatever anybody says of it."""
+
+from asetwin.sim.apiserver import Change
+from asetwin.sim.world import World
+
+NEWS_SECONDS = 0.5
+"""An operator may act on what was so a moment ago."""
+REACTION_SECONDS = 5.0
+"""Within this an operator that hears well has seen what has happened, also after a retry."""
+_FATAL = {"Motherboard", "DIMM", "OSDisk", "Node", "Port3", "Port4"}
+
+
+class Truth:
+    """What is so in the world, and since when: told by machines and failures, not by statuses."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.fatal: dict[str, float] = {}
+        """AseNode → since when its failed components leave it without power or storage."""
+        self.fine: dict[str, float] = {}
+        """AseNode → since when nothing of the kind is stated, where something was."""
+        self.off: dict[str, float] = {}
+        """Kubernetes Node → since when its machine stands still."""
+        self.on: dict[str, float] = {}
+        """Kubernetes Node → since when its machine runs, where it stood still before."""
+        self._fine_before: dict[str, float | None] = {}
+        self._machine_changes = 0
+        world.observers.append(self._changed)
+        world.step_observers.append(self._look)
+
+    def is_blind(self) -> bool:
+        """Whether the operator cannot know: it is away, hears nothing, or hears late."""
+        return not self.world.operator.hears_well(for_seconds=REACTION_SECONDS)
+
+    def node_of(self, ase_node: str) -> str:
+        """The Kubernetes Node of a device node; empty where it has none."""
+        for one in self.world.server.objects("pinnedworkers").values():
+            if one["spec"]["aseNode"] == ase_node:
+                return str(one["spec"]["nodeName"])
+        return ""
+
+    def _changed(self, change: Change) -> None:
+        if change.plural not in ("hardwarefailures", "asenodes"):
+            return
+        failed: dict[str, set[str]] = {}
+        for one in self.world.server.objects("hardwarefailures").values():
+            spec = one["spec"]
+            if spec.get("action", "Fail") == "Fail" and not spec.get("durationSeconds"):
+                failed.setdefault(spec["node"], set()).add(spec["component"])
+        for node in {*failed, *self.fatal}:
+            parts = failed.get(node, set())
+            is_fatal = bool(parts & _FATAL) or {"PSU1", "PSU2"} <= parts
+            if is_fatal and node not in self.fatal:
+                self.fatal[node] = self.world.now
+                self._fine_before[node] = self.fine.pop(node, None)
+            elif not is_fatal and node in self.fatal:
+                self._mend(node)
+
+    def _mend(self, node: str) -> None:
+        before, now = self._fine_before.pop(node, None), self.world.now
+        if now - self.fatal.pop(node) > NEWS_SECONDS:
+            self.fine[node] = now
+        elif before is not None:
+            # Over before anybody could have looked.
+            self.fine[node] = before
+
+    def _look(self) -> None:
+        if self.world.machine_changes == self._machine_changes:
+            return
+        self._machine_changes = self.world.machine_changes
+        for node, machine in self.world.machines.items():
+            if machine.is_running:
+                if self.off.pop(node, None) is not None:
+                    self.on[node] = self.world.now
+            elif node not in self.off:
+                self.off[node] = self.world.now
+                self.on.pop(node, None)
