@@ -147,6 +147,9 @@ def end_of(twin: Twin, cell: Cell, *, has_gpu: bool) -> dict[str, Any]:
     if moves and WELL in (cell.a, cell.b):
         twin.foretell(NODES[moves[0]])
 
+    # Two writes are never one moment. With the GPU that is free failing last, its pod might be on
+    # the way already.
+    failed = sorted(cell.failures(), key=lambda one: one.slot, reverse=cell.a == cell.b == "gpu")
     twin.apply(
         *(
             {
@@ -154,7 +157,7 @@ def end_of(twin: Twin, cell: Cell, *, has_gpu: bool) -> dict[str, Any]:
                 "metadata": {"name": one.name(NODES[one.slot])},
                 "spec": one.spec(NODES[one.slot]),
             }
-            for one in cell.failures()
+            for one in failed
         )
     )
 

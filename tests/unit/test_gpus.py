@@ -87,6 +87,34 @@ def test_without_a_free_one_the_pod_stays_and_is_named() -> None:
     assert "pods without a GPU: 1, as default/infer-0" in gpus.message(verdict)
 
 
+def test_a_gpu_that_fails_at_the_same_moment_is_no_place() -> None:
+    """Its Node still offers it: the write that takes it away belongs to this very turn."""
+    both = (BROKEN, failure("other", node="b", component="GPU1"))
+    seen = cluster(*both, offering("na", 0), offering("nb", 1), *deployment("infer"), infer())
+    verdict = ask(seen)
+    assert names(verdict) == []
+    assert [one.pod for one in verdict.stranded] == ["default/infer-0"]
+
+
+def test_a_replacement_whose_gpu_is_gone_too_is_named() -> None:
+    started = cluster(BROKEN, offering("na", 0), offering("nb", 1), *deployment("infer"), infer())
+    move = ask(started).move
+    waits = infer(1, at="", is_ready=False, unschedulable="2 Insufficient nvidia.com/gpu.")
+    status = AseDeviceStatus(gpu_move=move)
+    seen = cluster(
+        with_status(device(), status),
+        BROKEN,
+        offering("na", 0),
+        offering("nb", 0),
+        *deployment("infer"),
+        waits,
+    )
+    verdict = ask(seen, now=NOW + 2)
+    assert [(one.pod, one.reason) for one in verdict.stranded] == [("default/infer-1", "GPU")]
+    assert "0 of 1 pods" in gpus.message(verdict)
+    assert "infer-1 (2 Insufficient" in gpus.message(verdict)
+
+
 def test_a_failed_leftover_takes_no_gpu() -> None:
     leftover = infer(1, at="nb", phase="Failed", is_ready=False)
     seen = cluster(

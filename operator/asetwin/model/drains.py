@@ -109,7 +109,7 @@ def rule(
         request=request,
         target=other.node.name,
         board=Board.of(
-            (leaving.node, other.node),
+            (place for one in (leaving, other) if (place := one.place) is not None),
             pods.by_node,
             titles={one.node.name: one.name for one in (leaving, other) if one.node is not None},
             namespaces=snapshot.namespaces,

@@ -51,7 +51,8 @@ def rule(
         followed = _followed(known, pods)
         if now < ends_at and not _has_arrived(followed, pods):
             gone = [one for one in followed.pods if _is_present(one, pods)]
-            return Verdict(followed, _deletions(gone, known.node), wake_at=ends_at)
+            waiting = _unplaced(followed, pods)
+            return Verdict(followed, _deletions(gone, known.node), waiting, wake_at=ends_at)
     going, staying = _sorted_out(losers, views, pods)
     stranded = _named(staying)
     # After one that did not arrive in time, another attempt would only do the same again.
@@ -97,7 +98,7 @@ def _sorted_out(
     """Those that have a place on the other node, and those that have none with why."""
     going: list[tuple[View, Pod]] = []
     staying: list[tuple[Pod, str]] = []
-    serving = {one.name: one.node for one in views if one.node is not None and one.in_service}
+    serving = {one.name: place for one in views if one.in_service and (place := one.place)}
     board = Board.of(
         serving.values(),
         pods.by_node,
@@ -179,6 +180,16 @@ def _is_present(one: GpuPod, pods: failover.Pods) -> bool:
         pod.uid == one.uid and pod.deleting is None and not pod.is_over
         for all_of_them in pods.by_node.values()
         for pod in all_of_them
+    )
+
+
+def _unplaced(move: GpuMove, pods: failover.Pods) -> tuple[PodProblem, ...]:
+    """The replacements for which the scheduler finds no place: the GPU was taken meanwhile."""
+    return tuple(
+        PodProblem(pod=pod.key, reason=failover.scheduler_reason(text), message=text[:300])
+        for one in move.workloads
+        for pod in pods.by_owner.get(one.uid, ())
+        if (text := pod.unschedulable) and not pod.node and pod.deleting is None
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from asetwin import constants
 from asetwin.model import failures, hardware, marks, power, quarantine
 from asetwin.model.conditions import Conditions
 from asetwin.model.leaves import Leave
@@ -105,6 +106,18 @@ class View:
         if worker is not None and worker.spec.gpus is not None:
             has = min(has, worker.spec.gpus)
         return max(0, has - self.verdict.failed_gpus)
+
+    @property
+    def place(self) -> Node | None:
+        """Its Node as pods will find it: a GPU that has just failed is still offered by it."""
+        node = self.node
+        mark = marks.read(node) if node is not None else None
+        is_ours = mark is not None and mark.device == self.member.ase_node.spec.device
+        if node is None or mark is None or not is_ours or mark.gpus is None:
+            return node
+        if node.allocatable.get(constants.GPU_RESOURCE, 0) <= self.gpus:
+            return node
+        return replace(node, allocatable={**node.allocatable, constants.GPU_RESOURCE: self.gpus})
 
 
 def view(

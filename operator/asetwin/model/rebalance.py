@@ -173,7 +173,7 @@ def rule(
         target=target,
         now=now,
         board=Board.of(
-            (one.node for one in views if one.node is not None),
+            (place for one in views if (place := one.place) is not None),
             pods.by_node,
             titles={one.node.name: one.name for one in views if one.node is not None},
             namespaces=snapshot.namespaces,
