@@ -3,7 +3,6 @@
 import json
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,12 +53,13 @@ def make_right(twin: Twin) -> None:
             docker("start", node)
 
 
-def halt_api_server(twin: Twin, seconds: float) -> None:
-    """The API server stands still for so long; its connections stay open."""
+@contextmanager
+def api_server_halted(twin: Twin) -> Iterator[None]:
+    """The API server stands still meanwhile; its connections stay open."""
     inside = ["exec", f"{twin.kind.name}-control-plane", "pkill", "-x"]
     docker(*inside, "-STOP", "kube-apiserver")
     try:
-        time.sleep(seconds)
+        yield
     finally:
         docker(*inside, "-CONT", "kube-apiserver")
 
