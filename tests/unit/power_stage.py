@@ -99,6 +99,8 @@ class Api:
         self.objects: dict[str, Json] = {}
         self.patches: list[tuple[str, Json]] = []
         self.error: errors.KubeError | None = None
+        self.is_mute = False
+        """Whether its watches tell of nothing new, and do not break."""
         self._version = 0
         self._events: list[Json] = []
         self._changed = asyncio.Condition()
@@ -151,7 +153,7 @@ class Api:
         body = deepcopy(body)
         body["metadata"]["resourceVersion"] = str(self._version)
         self.objects[key] = body
-        if key.startswith(WORKERS):
+        if key.startswith(WORKERS) and not self.is_mute:
             self._tell({"type": kind, "object": body, "version": self._version})
         return deepcopy(body)
 

@@ -40,6 +40,20 @@ def test_off_is_announced_then_done_then_reported() -> None:
     play(scenario)
 
 
+def test_a_machine_is_not_killed_for_what_was_desired_before_the_watch_broke() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.desire("Off")
+        # Nobody tells the agent, which has not turned yet, of this one.
+        stage.api.is_mute = True
+        stage.desire("On")
+        await asyncio.sleep(SOON)
+        assert stage.engine.commands == []
+        assert stage.power()["observed"] == "On"
+        assert stage.power()["proof"] == "runs"
+
+    play(scenario)
+
+
 @pytest.mark.parametrize(
     ("states", "commands", "observed"),
     [

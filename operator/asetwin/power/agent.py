@@ -139,6 +139,11 @@ class Keeper:
         )
         if verdict.changes:
             await self._write(verdict)
+            told = (self.worker.status.power or Power()).desired
+            if told is not power.desired or _is_accepted(self.worker) != is_accepted:
+                # What we knew was old, as behind a watch that is broken: the answer to the
+                # announcement says so before anything is done to a machine.
+                return 0.0
         self._has_killed = False
         if verdict.command is None:
             self._last_command, self._trouble = None, ""
