@@ -3,7 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from asetwin.model import gpus
+import pytest
+
+from asetwin.model import gpus, quotas
 from asetwin.model.marks import Mark
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources import core
@@ -113,6 +115,32 @@ def test_a_replacement_whose_gpu_is_gone_too_is_named() -> None:
     assert [(one.pod, one.reason) for one in verdict.stranded] == [("default/infer-1", "GPU")]
     assert "0 of 1 pods" in gpus.message(verdict)
     assert "infer-1 (2 Insufficient" in gpus.message(verdict)
+
+
+@pytest.mark.parametrize(
+    ("hard", "goes"), [("1", True), ("0", False)], ids=["takes-its-place", "full"]
+)
+def test_a_pod_whose_replacement_a_tenants_quota_refuses_stays(hard: str, goes: bool) -> None:
+    tenant = core.Limit("default", "tenant", hard={"pods": hard})
+    seen = cluster(
+        BROKEN,
+        offering("na", 0),
+        offering("nb", 1),
+        *deployment("infer"),
+        infer(),
+        quotas=(tenant,),
+    )
+    one = seen.devices["ase"]
+    verdict = gpus.rule(
+        one,
+        views(seen),
+        pods(seen),
+        is_free=True,
+        now=NOW,
+        find_books=lambda: quotas.in_force(one, seen, NOW),
+    )
+    assert bool(verdict.deletions) is goes
+    assert ["tenant" in found.message for found in verdict.stranded] == ([] if goes else [True])
 
 
 def test_a_failed_leftover_takes_no_gpu() -> None:

@@ -1,6 +1,7 @@
 """What one turn derives once from a snapshot, for the rules that come after."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from asetwin.model import (
     evening,
@@ -11,6 +12,7 @@ from asetwin.model import (
     nodes,
     power,
     quorum,
+    quotas,
     readiness,
     rebalance,
     references,
@@ -152,8 +154,8 @@ def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float)
         closed=closed,
         back=back or even.back,
         even=even,
-        lost_gpus=gpus.rule(
-            device, views, pods, is_free=record is None and not lost_disks, now=now
+        lost_gpus=_lost_gpus(
+            device, views, pods, snapshot, now, is_free=record is None and not lost_disks
         ),
         workload=workload,
         weighed=reserve.balance(device, views, snapshot, workload, now),
@@ -183,6 +185,19 @@ def _heartbeat(
     if member.worker is None:
         return None
     return power.find_heartbeat(snapshot, member.worker.spec.node_name, device)
+
+
+def _lost_gpus(
+    device: AseDevice,
+    views: tuple[View, ...],
+    pods: failover.Pods,
+    snapshot: Snapshot,
+    now: float,
+    *,
+    is_free: bool,
+) -> gpus.Verdict:
+    books = partial(quotas.in_force, device, snapshot, now)
+    return gpus.rule(device, views, pods, is_free=is_free, now=now, find_books=books)
 
 
 def _is_evacuated(

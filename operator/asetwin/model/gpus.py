@@ -8,11 +8,11 @@ with the reserve lifted, because a quota counts the pod that ends and its
 replacement both. ``status.gpuMove`` remembers what is on its way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from asetwin import constants
-from asetwin.model import failover, marks
+from asetwin.model import failover, marks, quotas
 from asetwin.model.nodes import View
 from asetwin.model.placement.boards import Board
 from asetwin.model.plan import DeletePod
@@ -36,11 +36,18 @@ class Verdict:
 
 
 def rule(
-    device: AseDevice, views: Sequence[View], pods: failover.Pods, *, is_free: bool, now: float
+    device: AseDevice,
+    views: Sequence[View],
+    pods: failover.Pods,
+    *,
+    is_free: bool,
+    now: float,
+    find_books: Callable[[], quotas.Books | None] = lambda: None,
 ) -> Verdict:
     """The next step; ``is_free`` is False during a failover, which goes first, and without storage.
 
-    The verdict's memory has to be written before its deletions are carried out.
+    ``find_books`` answers with those of the quotas that stay in force. The
+    verdict's memory has to be written before its deletions are carried out.
     """
     losers = [(view, pod) for view in views for pod in _without_gpu(view, device, pods)]
     known = device.status.gpu_move
@@ -53,7 +60,7 @@ def rule(
             gone = [one for one in followed.pods if _is_present(one, pods)]
             waiting = _unplaced(followed, pods)
             return Verdict(followed, _deletions(gone, known.node), waiting, wake_at=ends_at)
-    going, staying = _sorted_out(losers, views, pods)
+    going, staying = _sorted_out(losers, views, pods, find_books() if losers else None)
     stranded = _named(staying)
     # After one that did not arrive in time, another attempt would only do the same again.
     if not going or known is not None:
@@ -93,7 +100,10 @@ def _without_gpu(view: View, device: AseDevice, pods: failover.Pods) -> list[Pod
 
 
 def _sorted_out(
-    losers: Sequence[tuple[View, Pod]], views: Sequence[View], pods: failover.Pods
+    losers: Sequence[tuple[View, Pod]],
+    views: Sequence[View],
+    pods: failover.Pods,
+    books: quotas.Books | None,
 ) -> tuple[list[tuple[View, Pod]], list[tuple[Pod, str]]]:
     """Those that have a place on the other node, and those that have none with why."""
     going: list[tuple[View, Pod]] = []
@@ -114,6 +124,8 @@ def _sorted_out(
             staying.append((pod, f"{_text(view)}, and no other node is in service"))
         elif (misfit := board.misfit(pod, other)) is not None:
             staying.append((pod, f"{_text(view)}; {misfit.message}"))
+        elif books is not None and (refusal := books.refusal_moved(pod)) is not None:
+            staying.append((pod, f"{_text(view)}; {refusal.message}"))
         else:
             going.append((view, pod))
             board.put(pod, other)
