@@ -166,6 +166,7 @@ class Loop:
             at = time.monotonic()
             self._metrics.turned(name, outcome, at - begun_at, ended_at=at)
 
+        is_outdated = False
         try:
             waits = await self._turn(name)
             track.failures = 0
@@ -173,6 +174,7 @@ class Loop:
             return waits
         except errors.KubeError as error:
             ended("ended")
+            is_outdated = isinstance(error, errors.Outdated)
             level = logging.DEBUG if errors.is_transient(error) else logging.ERROR
             level = logging.WARNING if track.failures > 3 else level
             logger.log(level, "%s: turn ended early: %s", name or "unbound", error)
@@ -181,7 +183,7 @@ class Loop:
             logger.exception("%s: this turn failed; the loop goes on", name or "unbound")
         delay = min(FIRST_RETRY_SECONDS * 2.0 ** min(track.failures, 10), LAST_RETRY_SECONDS)
         track.failures += 1
-        if track.failures > 2:
+        if track.failures > 2 or is_outdated:
             # What we believe may be wrong in more places than the one that was refused.
             await self._resync()
         return delay

@@ -305,6 +305,21 @@ def test_after_some_failures_the_cluster_is_read_anew(play: Play) -> None:
     play(scenario, "x")
 
 
+def test_where_one_thing_was_outdated_all_is_read_anew_at_once(play: Play) -> None:
+    def outdated(now: float) -> Plan:
+        raise errors.Outdated("leases na has changed unnoticed", status=409)
+
+    async def scenario(bed: Bed) -> None:
+        await bed.run(0.05)
+        bed.api.calls.clear()
+        bed.rules["x"] = outdated
+        bed.loop.wake()
+        await bed.run(0.05)
+        assert len(bed.api.calls) == len(KINDS)
+
+    play(scenario, "x")
+
+
 def test_a_resync_that_fails_is_told_and_ends_nothing(
     play: Play, caplog: pytest.LogCaptureFixture
 ) -> None:

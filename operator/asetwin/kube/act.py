@@ -179,7 +179,7 @@ class Executor:
                 return False
 
     async def _recheck(self, step: plan.Recheck) -> bool:
-        """Raises Conflict where the plan was made from an old view, which then is up to date."""
+        """Raises Outdated where the plan was made from an old view."""
         try:
             body = await self._api.get(_path(step))
         except errors.NotFound:
@@ -188,7 +188,7 @@ class Executor:
         else:
             is_old = self._cluster.apply(step.plural, body)
         if is_old:
-            raise errors.Conflict(f"{step.plural} {step.name} has changed unnoticed", status=409)
+            raise errors.Outdated(f"{step.plural} {step.name} has changed unnoticed", status=409)
         return False
 
     def _answered(self, step: plan.Evict, error: errors.KubeError) -> tuple[bool, str]:

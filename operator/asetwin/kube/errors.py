@@ -20,6 +20,13 @@ class Conflict(KubeError):
     """409: somebody else wrote first, or a precondition (uid, resourceVersion) failed."""
 
 
+class Outdated(Conflict):
+    """What was read anew is not what was believed, and no event had told of it.
+
+    Then more of what is believed may be wrong: all of it has to be read anew.
+    """
+
+
 class AlreadyExists(Conflict):
     """409 on a create: an object of that name is there."""
 

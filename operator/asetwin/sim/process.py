@@ -388,7 +388,7 @@ class Operator(Process):
         )
         track.failures += 1
         track.is_busy, track.due = False, self.timeline.after(delay)
-        if track.failures > 2:
+        if track.failures > 2 or isinstance(error, errors.Outdated):
             self._spawn(self._sync, self._synced)
         self.wake_at(track.due)
 
