@@ -80,7 +80,7 @@ async def test_gpus_and_their_mark_are_one_patch_of_the_status(
     ]
 
 
-RECHECKS = (STEPS["recheck"], STEPS["recheck-lease"])
+RECHECKS = (plan.Recheck("pinnedworkers", "wa", power="Off"), STEPS["recheck-lease"])
 DEADLY = Plan((RECHECKS, (STEPS["pod-by-force"],)))
 
 
@@ -120,6 +120,16 @@ async def test_on_an_old_view_nothing_is_taken_away(key: str, answer: Any) -> No
         power = cluster.snapshot().workers["wa"].status.power
         assert power is not None
         assert power.observed == "On"
+
+
+async def test_news_that_an_earlier_write_has_brought_counts_as_well() -> None:
+    """Our view is up to date then, but the plan was made before."""
+    cluster = believing()
+    cluster.apply("pinnedworkers", worker_body(9, "Isolated"))
+    api = FakeApi({CALLS["recheck"]: worker_body(9, "Isolated")})
+    with pytest.raises(errors.Outdated):
+        await executor(api, cluster).act(DEADLY)
+    assert api.asked("delete") == []
 
 
 async def test_a_kubelet_that_was_heard_meanwhile_is_not_robbed() -> None:

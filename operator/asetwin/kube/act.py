@@ -187,6 +187,9 @@ class Executor:
             is_old = step.plural != "leases"
         else:
             is_old = self._cluster.apply(step.plural, body)
+            if step.power:
+                seen = ((body.get("status") or {}).get("power") or {}).get("observed")
+                is_old = is_old or seen != step.power
         if is_old:
             raise errors.Outdated(f"{step.plural} {step.name} has changed unnoticed", status=409)
         return False

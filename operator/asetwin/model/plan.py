@@ -74,6 +74,9 @@ class Recheck:
     plural: str
     name: str
     namespace: str | None = None
+    power: str = ""
+    """What a PinnedWorker's agent has to be seeing still. An earlier write of this plan may have
+    brought the news of something else, which no rule has looked at yet."""
 
 
 @dataclass(frozen=True, slots=True)

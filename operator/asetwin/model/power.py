@@ -303,7 +303,8 @@ def rechecks(worker: PinnedWorker) -> tuple[Recheck, Recheck]:
     """What proves a worker off, to be read once more before anything is taken from it for good."""
     node = worker.spec.node_name
     lease = Recheck("leases", node, constants.LEASE_NAMESPACE)
-    return Recheck("pinnedworkers", worker.name), lease
+    seen = PowerState.OFF.value if is_proven_off(worker) else ""
+    return Recheck("pinnedworkers", worker.name, power=seen), lease
 
 
 def is_owed(power: Power) -> bool:
