@@ -385,7 +385,6 @@ class Play:
         for body in world.server.listed("resourcequotas"):
             if body["metadata"]["name"] == FOREIGN_QUOTA:
                 world.delete("ResourceQuota", FOREIGN_QUOTA, body["metadata"]["namespace"])
-                self._nudge(body["metadata"]["namespace"])
         for one in self.scenario.objects:
             # What is on its way out has to be gone before it can be there again.
             meta = one["metadata"]
@@ -399,13 +398,6 @@ class Play:
         for node in self.pins:
             if world.server.find("asenodes", node) is not None:
                 world.patch("AseNode", node, {"spec": {"failuresForgivenUntil": until}})
-
-    def _nudge(self, namespace: str) -> None:
-        """Have controllers look again: none hears of a quota, and they wait ever longer."""
-        note = {"metadata": {"annotations": {"example.com/nudged": "true"}}}
-        for kind in ("ReplicaSet", "StatefulSet"):
-            for body in self.world.server.listed(kinds.BY_KIND[kind].plural, namespace):
-                self.world.patch(kind, body["metadata"]["name"], note, namespace)
 
     def _devices(self) -> list[str]:
         return [one["metadata"]["name"] for one in self.world.server.listed("asedevices")]
