@@ -249,16 +249,21 @@ class LiftedFirst(Invariant):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
+        self._edited: dict[bodies.Key, float] = {}
+        """Our quotas → when somebody else has changed them last."""
         world.observers.append(self._look)
 
     def _look(self, change: Change) -> None:
         before = change.before
+        if change.plural == "resourcequotas" and change.actor != ACTOR:
+            self._edited[bodies.key(change.body)] = self.world.now
         is_removal = change.plural == "pods" and change.type != ADDED and change.actor == ACTOR
         if not is_removal or before is None or is_master(before):
             return
         namespace, name = bodies.key(before)
         for quota in self.world.server.listed("resourcequotas", namespace):
-            if _is_ours(quota) and quota["spec"].get("hard"):
+            is_news = self.world.now - self._edited.get(bodies.key(quota), -9.0) < NEWS_SECONDS
+            if _is_ours(quota) and quota["spec"].get("hard") and not is_news:
                 self.fail(f"pod {namespace}/{name} was removed under {quota['spec']['hard']}")
 
 
