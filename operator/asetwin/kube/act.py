@@ -8,6 +8,7 @@ skipped, because it must not hold up the stages behind it.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -245,8 +246,10 @@ class Executor:
             case plan.WriteStatus() | plan.SetFinalizers() if isinstance(error, errors.NotFound):
                 return True
             case _:
-                if isinstance(error, errors.Conflict):
-                    await refresh(self._api, self._cluster, _plural(step), _path(step))
+                # After no answer it may have been carried out, and no event need tell of it.
+                if isinstance(error, errors.Conflict | errors.Unavailable):
+                    with contextlib.suppress(errors.KubeError):
+                        await refresh(self._api, self._cluster, _plural(step), _path(step))
                 return False
 
     async def _write_status(self, step: plan.WriteStatus) -> bool:

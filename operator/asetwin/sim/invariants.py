@@ -249,6 +249,7 @@ class LiftedFirst(Invariant):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
+        self._truth = Truth(world)
         self._edited: dict[bodies.Key, float] = {}
         """Our quotas → when somebody else has changed them last."""
         world.observers.append(self._look)
@@ -262,7 +263,10 @@ class LiftedFirst(Invariant):
             return
         namespace, name = bodies.key(before)
         for quota in self.world.server.listed("resourcequotas", namespace):
-            is_news = self.world.now - self._edited.get(bodies.key(quota), -9.0) < NEWS_SECONDS
+            edited = self._edited.get(bodies.key(quota), -math.inf)
+            is_news = self.world.now - edited < NEWS_SECONDS or (
+                not math.isinf(edited) and self._truth.is_blind()
+            )
             if _is_ours(quota) and quota["spec"].get("hard") and not is_news:
                 self.fail(f"pod {namespace}/{name} was removed under {quota['spec']['hard']}")
 
@@ -493,7 +497,7 @@ class BackWhenWell(Invariant):
         timing = device["spec"].get("timing") or {}
         by_profile = 3 if timing.get("profile") == "Fast" else 60
         stable = float(timing.get("stableSeconds", by_profile))
-        well = max(truth.fine.get(name, -math.inf), truth.on.get(node, -math.inf))
+        well = max(truth.well.get(name, -math.inf), truth.on.get(node, -math.inf))
         # By its own clock: what a status remembers is older when that was set forward meanwhile.
         jumps = (by for at, by in self.world.timeline.jumps if at >= well - REACTION_SECONDS)
         since_then = now - well + sum(by for by in jumps if by > 0)
@@ -506,6 +510,7 @@ class LiftedWhileOut(Invariant):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
+        self._truth = Truth(world)
         self._pinned_at: dict[str, float] = {}
         world.observers.append(self._look)
 
@@ -514,6 +519,9 @@ class LiftedWhileOut(Invariant):
             self._pinned_at[change.body["spec"]["nodeName"]] = self.world.now
         is_ours = change.plural == "resourcequotas" and change.actor == ACTOR
         if not is_ours or change.type == DELETED or not change.body["spec"].get("hard"):
+            return
+        if self._truth.is_blind():
+            # The answer to the write that set the taints may have been lost.
             return
         workers = self.world.server.objects("pinnedworkers").values()
         members = {name for _, name in self.world.server.objects("asenodes")}

@@ -244,6 +244,13 @@ class Operator(Process):
             self._wake_tracks(0.0)
         self.wake()
 
+    def _resynced(self, error: BaseException | None) -> None:
+        """As :meth:`_synced`; one that fails is not tried again by itself."""
+        if isinstance(error, errors.KubeError):
+            self._report(f"resync failed: {error}")
+        else:
+            self._synced(None)
+
     def _retry_sync(self, run: int) -> None:
         if run == self._run and self.is_running:
             self._spawn(self._sync, self._synced)
@@ -275,7 +282,7 @@ class Operator(Process):
                 # In quiet only where it can find something: it has heard of all else.
                 if self._beats is None or self._has_missed:
                     self._has_missed = False
-                    self._spawn(self._sync, self._synced)
+                    self._spawn(self._sync, self._resynced)
         dues = [track.due for track in self._tracks.values() if not track.is_busy]
         dues += [due for due, _ in list(self._news)[:1]] + [self._resync_at]
         if min(dues) < math.inf:
@@ -389,7 +396,7 @@ class Operator(Process):
         track.failures += 1
         track.is_busy, track.due = False, self.timeline.after(delay)
         if track.failures > 2 or isinstance(error, errors.Outdated):
-            self._spawn(self._sync, self._synced)
+            self._spawn(self._sync, self._resynced)
         self.wake_at(track.due)
 
     def _spawn(

@@ -19,11 +19,13 @@ class Truth:
         """AseNode → since when its failed components leave it without power or storage."""
         self.fine: dict[str, float] = {}
         """AseNode → since when nothing of the kind is stated, where something was."""
+        self.well: dict[str, float] = {}
+        """The same without failures that were over before anybody could have looked."""
         self.off: dict[str, float] = {}
         """Kubernetes Node → since when its machine stands still."""
         self.on: dict[str, float] = {}
         """Kubernetes Node → since when its machine runs, where it stood still before."""
-        self._fine_before: dict[str, float | None] = {}
+        self._well_before: dict[str, float | None] = {}
         self._machine_changes = 0
         world.observers.append(self._changed)
         world.step_observers.append(self._look)
@@ -52,17 +54,18 @@ class Truth:
             is_fatal = bool(parts & _FATAL) or {"PSU1", "PSU2"} <= parts
             if is_fatal and node not in self.fatal:
                 self.fatal[node] = self.world.now
-                self._fine_before[node] = self.fine.pop(node, None)
+                self.fine.pop(node, None)
+                self._well_before[node] = self.well.pop(node, None)
             elif not is_fatal and node in self.fatal:
                 self._mend(node)
 
     def _mend(self, node: str) -> None:
-        before, now = self._fine_before.pop(node, None), self.world.now
+        before, now = self._well_before.pop(node, None), self.world.now
+        self.fine[node] = now
         if now - self.fatal.pop(node) > NEWS_SECONDS:
-            self.fine[node] = now
+            self.well[node] = now
         elif before is not None:
-            # Over before anybody could have looked.
-            self.fine[node] = before
+            self.well[node] = before
 
     def _look(self) -> None:
         if self.world.machine_changes == self._machine_changes:
