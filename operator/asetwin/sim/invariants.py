@@ -12,7 +12,7 @@ from typing import Any
 
 from asetwin import constants
 from asetwin.model import journals
-from asetwin.resources import requests, times
+from asetwin.resources import requests
 from asetwin.sim import bodies
 from asetwin.sim.apiserver import ADDED, DELETED, Change
 from asetwin.sim.bodies import Json
@@ -21,9 +21,6 @@ from asetwin.sim.process import ACTOR
 from asetwin.sim.truths import NEWS_SECONDS, REACTION_SECONDS, Truth
 from asetwin.sim.wire import Call
 from asetwin.sim.world import World
-
-SHORTEST_SILENCE_SECONDS = 3.0
-"""Of the heartbeat time-outs that a device may have with the simulation's Leases."""
 
 
 class Violation(AssertionError):
@@ -153,6 +150,7 @@ class FencedPods(Invariant):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
+        self._truth = Truth(world)
         self._call: Call | None = None
         self._told_off: dict[str, float] = {}
         """Kubernetes Node → until when its worker was said to be off; infinite while it is."""
@@ -211,19 +209,12 @@ class FencedPods(Invariant):
         if not self._is_told_off(node):
             devices = self.world.server.listed("asedevices")
             may_assume = any(one["spec"].get("fencing") == "BestEffort" for one in devices)
-            is_heard = kubelet.is_on and not kubelet.is_silent and self._is_renewing(node)
+            is_heard = kubelet.is_on and not kubelet.is_silent and self._truth.is_renewing(node)
             return may_assume and not is_heard and not agent.is_running
         # A machine that somebody starts runs no pods before its kubelet is up; the agent has seen
         # it long before that, and whoever trusts the agent until then does no harm.
         stands_still = not self.world.machines[node].is_running or not kubelet.is_on
         return not agent.is_installed or stands_still
-
-    def _is_renewing(self, node: str) -> bool:
-        """Whether anybody could see that the kubelet is there; one that has just come is not."""
-        lease = self.world.server.find("leases", node, constants.LEASE_NAMESPACE)
-        renewed = ((lease or {}).get("spec") or {}).get("renewTime")
-        age = self.world.timeline.wall() - times.parse(renewed) if renewed else math.inf
-        return age < SHORTEST_SILENCE_SECONDS
 
     def _note_power(self, change: Change) -> None:
         if change.plural != "pinnedworkers":
@@ -444,7 +435,8 @@ class TrueStates(Invariant):
             for one in self.world.server.objects("pinnedworkers").values()
             if one["spec"]["nodeName"] == node
         )
-        return kubelet.is_silent or not kubelet.is_on or reboots or told_off
+        is_heard = kubelet.is_on and not kubelet.is_silent and self._truth.is_renewing(node)
+        return not is_heard or reboots or told_off
 
     def _device(self, name: str, state: str) -> None:
         truth, now = self._truth, self.world.now

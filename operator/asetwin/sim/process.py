@@ -320,8 +320,12 @@ class Operator(Process):
         assert self._beats is not None
         self._beats.settle()
         snapshot = self.cluster.snapshot()
+        # One that was only found may be of a kubelet that is silent: nobody renews it, and no beat
+        # that ends will tell.
         renewed = {
-            key: now + AGES_SECONDS if now - at < FRESH_SECONDS else at
+            key: now + AGES_SECONDS
+            if now - at < FRESH_SECONDS and key not in snapshot.unheard
+            else at
             for key, at in snapshot.renewed.items()
         }
         todo = _decide(replace(snapshot, renewed=renewed), name, now)

@@ -1,5 +1,9 @@
 """What is so in a simulated world, whatever anybody says of it."""
 
+import math
+
+from asetwin import constants
+from asetwin.resources import times
 from asetwin.sim.apiserver import Change
 from asetwin.sim.world import World
 
@@ -7,6 +11,8 @@ NEWS_SECONDS = 0.5
 """An operator may act on what was so a moment ago."""
 REACTION_SECONDS = 5.0
 """Within this an operator that hears well has seen what has happened, also after a retry."""
+SHORTEST_SILENCE_SECONDS = 3.0
+"""Of the heartbeat time-outs that a device may have with the simulation's Leases."""
 _FATAL = {"Motherboard", "DIMM", "OSDisk", "Node", "Port3", "Port4"}
 
 
@@ -40,6 +46,13 @@ class Truth:
             if one["spec"]["aseNode"] == ase_node:
                 return str(one["spec"]["nodeName"])
         return ""
+
+    def is_renewing(self, node: str) -> bool:
+        """Whether anybody could see that the kubelet is there; one that has just come is not."""
+        lease = self.world.server.find("leases", node, constants.LEASE_NAMESPACE)
+        renewed = ((lease or {}).get("spec") or {}).get("renewTime")
+        age = self.world.timeline.wall() - times.parse(renewed) if renewed else math.inf
+        return age < SHORTEST_SILENCE_SECONDS
 
     def _changed(self, change: Change) -> None:
         if change.plural not in ("hardwarefailures", "asenodes"):
