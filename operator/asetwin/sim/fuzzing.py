@@ -100,8 +100,8 @@ class _Maker:
             events.append({"at": round(now, 2), "fail": [self._component(is_fatal=True)]})
         healed = round(now + rng.uniform(1, 120))
         # Long enough for a reboot that goes on, a return, and pods that go back one by one; and for
-        # a controller to try again that a quota has refused, which may wait for 1000 s.
-        rest = 1200 if self.is_fast else 2700
+        # a controller to try again that a quota has refused, which may wait for 1000 s and jitter.
+        rest = 1600 if self.is_fast else 2700
         exam = max(healed + rest, LENGTH_SECONDS - 2 * rest)
         lost = rng.choice(self.nodes)
         events = sorted([*events, *self._wishes(events, healed)], key=lambda one: one["at"])
