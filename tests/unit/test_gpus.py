@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from asetwin.model import gpus, quotas
+from asetwin.model import gpus
 from asetwin.model.marks import Mark
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources import core
@@ -40,7 +40,7 @@ def infer(number: int = 0, *, at: str = "na", of: str = "infer", **fields: Any) 
 
 def ask(seen: Snapshot, *, is_free: bool = True, now: float = NOW) -> gpus.Verdict:
     found = views(seen, now=now)
-    return gpus.rule(seen.devices["ase"], found, pods(seen), is_free=is_free, now=now)
+    return gpus.rule(seen.devices["ase"], found, pods(seen), seen, is_free=is_free, now=now)
 
 
 def names(verdict: gpus.Verdict) -> list[str]:
@@ -130,15 +130,7 @@ def test_a_pod_whose_replacement_a_tenants_quota_refuses_stays(hard: str, goes: 
         infer(),
         quotas=(tenant,),
     )
-    one = seen.devices["ase"]
-    verdict = gpus.rule(
-        one,
-        views(seen),
-        pods(seen),
-        is_free=True,
-        now=NOW,
-        find_books=lambda: quotas.in_force(one, seen, NOW),
-    )
+    verdict = ask(seen)
     assert bool(verdict.deletions) is goes
     assert ["tenant" in found.message for found in verdict.stranded] == ([] if goes else [True])
 

@@ -1,7 +1,6 @@
 """What one turn derives once from a snapshot, for the rules that come after."""
 
 from dataclasses import dataclass
-from functools import partial
 
 from asetwin.model import (
     evening,
@@ -12,7 +11,6 @@ from asetwin.model import (
     nodes,
     power,
     quorum,
-    quotas,
     readiness,
     rebalance,
     references,
@@ -154,8 +152,8 @@ def gather(device: AseDevice, snapshot: Snapshot, found: References, now: float)
         closed=closed,
         back=back or even.back,
         even=even,
-        lost_gpus=_lost_gpus(
-            device, views, pods, snapshot, now, is_free=record is None and not lost_disks
+        lost_gpus=gpus.rule(
+            device, views, pods, snapshot, is_free=record is None and not lost_disks, now=now
         ),
         workload=workload,
         weighed=reserve.balance(device, views, snapshot, workload, now),
@@ -185,19 +183,6 @@ def _heartbeat(
     if member.worker is None:
         return None
     return power.find_heartbeat(snapshot, member.worker.spec.node_name, device)
-
-
-def _lost_gpus(
-    device: AseDevice,
-    views: tuple[View, ...],
-    pods: failover.Pods,
-    snapshot: Snapshot,
-    now: float,
-    *,
-    is_free: bool,
-) -> gpus.Verdict:
-    books = partial(quotas.in_force, device, snapshot, now)
-    return gpus.rule(device, views, pods, is_free=is_free, now=now, find_books=books)
 
 
 def _is_evacuated(

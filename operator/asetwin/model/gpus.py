@@ -8,7 +8,7 @@ with the reserve lifted, because a quota counts the pod that ends and its
 replacement both. ``status.gpuMove`` remembers what is on its way.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from asetwin import constants
@@ -16,6 +16,7 @@ from asetwin.model import failover, marks, quotas
 from asetwin.model.nodes import View
 from asetwin.model.placement.boards import Board
 from asetwin.model.plan import DeletePod
+from asetwin.model.snapshot import Snapshot
 from asetwin.resources import times
 from asetwin.resources.core import Pod
 from asetwin.resources.devices import AseDevice, DisplacedWorkload, GpuMove, GpuPod, PodProblem
@@ -39,15 +40,14 @@ def rule(
     device: AseDevice,
     views: Sequence[View],
     pods: failover.Pods,
+    snapshot: Snapshot,
     *,
     is_free: bool,
     now: float,
-    find_books: Callable[[], quotas.Books | None] = lambda: None,
 ) -> Verdict:
     """The next step; ``is_free`` is False during a failover, which goes first, and without storage.
 
-    ``find_books`` answers with those of the quotas that stay in force. The
-    verdict's memory has to be written before its deletions are carried out.
+    The verdict's memory has to be written before its deletions are carried out.
     """
     losers = [(view, pod) for view in views for pod in _without_gpu(view, device, pods)]
     known = device.status.gpu_move
@@ -60,7 +60,8 @@ def rule(
             gone = [one for one in followed.pods if _is_present(one, pods)]
             waiting = _unplaced(followed, pods)
             return Verdict(followed, _deletions(gone, known.node), waiting, wake_at=ends_at)
-    going, staying = _sorted_out(losers, views, pods, find_books() if losers else None)
+    books = quotas.in_force(device, snapshot, now) if losers else None
+    going, staying = _sorted_out(losers, views, pods, books)
     stranded = _named(staying)
     # After one that did not arrive in time, another attempt would only do the same again.
     if not going or known is not None:

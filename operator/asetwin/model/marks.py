@@ -80,9 +80,8 @@ GUARDS = (
 def is_out_of_service(node: Node, device: str) -> bool:
     """Whether this device holds the Node out of service."""
     mark = read(node)
-    if mark is None or mark.device != device:
-        return False
-    return mark.cordon or any(one != STEERING.identity for one in mark.taints)
+    has_cordoned = mark is not None and mark.device == device and mark.cordon
+    return has_cordoned or keeps_pods_off(node, device)
 
 
 def keeps_pods_off(node: Node, device: str) -> bool:
