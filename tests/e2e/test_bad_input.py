@@ -136,7 +136,10 @@ def test_a_device_with_one_node_goes_offline_with_it(twin: Twin) -> None:
         "a device that says what it is missing",
         lambda: twin.condition("AseNode", "second-a", "WorkerReady").get("reason") == "NoWorker",
     )
-    assert twin.status("AseDevice", "second")["state"] == "NeedsAttention"
+    twin.wait(
+        "the device to need attention",
+        lambda: twin.status("AseDevice", "second").get("state") == "NeedsAttention",
+    )
     assert twin.footprint()[control_plane]["unschedulable"] is False
 
 

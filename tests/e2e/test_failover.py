@@ -84,7 +84,7 @@ def test_node_a_fails_and_its_pods_and_the_master_run_on_b(
 
     twin.repair_all()
     twin.wait_steady()
-    assert _hard(twin)
+    twin.wait("the reserve to be kept again", lambda: _hard(twin))
     assert twin.status()["history"][0]["phase"] == "Recovered"
     told = ["NodeLost", "NodeFenced", "PodsRemoved", "PodsReady", "FailedOver", "NodeReturned"]
 
@@ -145,10 +145,13 @@ def test_what_others_set_on_a_node_and_in_a_namespace_stays(twin: Twin) -> None:
         twin.repair_all()
         twin.wait("the node to be taken back", lambda: "failover" not in twin.status())
 
-        assert twin.footprint()[node] == foreign
+        twin.wait("the Node as it was", lambda: twin.footprint()[node] == foreign)
         assert twin.get("ResourceQuota", "tenant", namespace)["spec"] == spec
         assert _limit_ranges(twin) == ["tenant"]
-        assert twin.condition("AseNode", NODE_A, "InService")["reason"] == "ForeignCordon"
+        twin.wait(
+            "the node to say what keeps it out of service",
+            lambda: twin.condition("AseNode", NODE_A, "InService").get("reason") == "ForeignCordon",
+        )
     finally:
         twin.kubectl("uncordon", node)
         twin.kubectl("taint", "node", node, "asetwin.dev/node-down:NoSchedule-", "x-")

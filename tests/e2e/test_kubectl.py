@@ -26,10 +26,10 @@ def test_get_shows_the_device_at_a_glance(twin: Twin) -> None:
 def test_get_shows_a_failure_at_a_glance(twin: Twin) -> None:
     twin.fail(NODE_A, "PSU1")
     twin.wait("it to be active", lambda: "Active" in twin.kubectl("get", "hwf"))
+    twin.wait("the device to say so", lambda: twin.status()["state"] == "NeedsAttention")
     table = twin.kubectl("get", "hwf,asen")
     assert "PSU1" in table
     assert max(map(len, table.splitlines())) <= 100
-    assert twin.status()["state"] == "NeedsAttention"
     assert twin.status("AseNode", NODE_A)["state"] == "Up"
 
 
@@ -58,15 +58,13 @@ def test_describe_tells_the_story(twin: Twin) -> None:
     words = "Port1 failed: management network affected"
     twin.fail(NODE_A, "Port1")
 
-    def told() -> list[str]:
+    def is_told() -> bool:
         lines = map(str.strip, twin.kubectl("describe", "asen", NODE_A).splitlines())
-        # By the time that its Event is there, the status has it too.
-        said = [line for line in lines if line.endswith(words)]
-        return said if any("ComponentFailed" in line for line in said) else []
+        said = [line.split()[:2] for line in lines if line.endswith(words)]
+        # Both: kubectl reads the object first and its Events afterwards.
+        return ["Summary:", "Port1"] in said and ["Warning", "ComponentFailed"] in said
 
-    said = [line.split()[:2] for line in twin.wait("describe to tell of Port1", told)]
-    assert ["Warning", "ComponentFailed"] in said
-    assert ["Summary:", "Port1"] in said
+    twin.wait("describe to tell of Port1, in the status and as an Event", is_told)
 
 
 def test_the_category_lists_all_kinds(twin: Twin) -> None:

@@ -17,7 +17,7 @@ def test_a_failure_that_is_deleted_while_the_operator_is_away_is_repaired_on_its
     finally:
         twin.scale_operator(1)
     twin.wait_steady()
-    assert twin.footprint() == before
+    twin.wait("the Nodes as before", lambda: twin.footprint() == before)
 
 
 def test_nothing_of_ours_or_of_kopf_holds_what_is_not_ours(twin: Twin) -> None:
@@ -107,7 +107,10 @@ def test_a_pin_that_goes_while_its_node_is_down_gives_the_node_back(twin: Twin) 
     try:
         twin.wait("the Node to be given back", lambda: twin.footprint()[node]["annotations"] == {})
         assert not twin.footprint()[node]["unschedulable"]
-        assert twin.status("AseNode", NODE_A)["state"] == "Unknown"
+        twin.wait(
+            "a node without a worker",
+            lambda: twin.status("AseNode", NODE_A)["state"] == "Unknown",
+        )
     finally:
         twin.repair_all()
         twin.apply_sample("device.yaml")

@@ -73,7 +73,10 @@ def test_what_was_predicted_not_to_run_is_what_does_not_run(twin: Twin) -> None:
 
     twin.wait("the prediction", lambda: predicted() == expected)
     assert twin.condition("AseNode", NODE_A, "FailoverReady")["status"] == "False"
-    assert twin.condition("AseDevice", DEVICE, "FailoverReady")["status"] == "False"
+    twin.wait(
+        "the device to say so, too",
+        lambda: twin.condition("AseDevice", DEVICE, "FailoverReady")["status"] == "False",
+    )
     before = if_lost(twin, NODE_A)
 
     twin.fail(NODE_A, "Node")

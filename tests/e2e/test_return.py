@@ -49,16 +49,22 @@ def test_pods_go_back_one_by_one_and_their_budget_holds(twin: Twin) -> None:
     assert min(ready) >= 5, ready
     assert places(twin, "web") == [NODE_A] * 3 + [NODE_B] * 3
     assert len(before - uids(twin, "web")) == 3
-    assert "rebalancing" not in str(twin.footprint())
-    quota = twin.get("ResourceQuota", "asetwin-reserve", twin.namespace)
-    assert quota["spec"].get("hard")
+    twin.wait("no taint", lambda: "rebalancing" not in str(twin.footprint()))
+    twin.wait(
+        "the reserve to be kept again",
+        lambda: twin.get("ResourceQuota", "asetwin-reserve", twin.namespace)["spec"].get("hard"),
+    )
     told = twin.status()["history"][0]["rebalance"]
     assert (told["outcome"], told["moved"]) == ("Balanced", 3)
     assert rebalanced(twin)["reason"] == "Balanced"
     told_of = ("Rebalancing", "Rebalanced", "ReserveRestored")
-    story = [one for one in twin.events("AseDevice", DEVICE) if one in told_of]
-    # The last two are told in one turn, at one moment.
-    assert (story[-3], set(story[-3:])) == ("Rebalancing", set(told_of))
+
+    def is_told() -> bool:
+        story = [one for one in twin.events("AseDevice", DEVICE) if one in told_of][-3:]
+        # The last two are told in one turn, at one moment.
+        return story[:1] == ["Rebalancing"] and set(story) == set(told_of)
+
+    twin.wait("the Events of the return", is_told)
     # A second look finds nothing to do.
     after = uids(twin, "web")
     time.sleep(5)
@@ -132,7 +138,7 @@ def test_the_other_node_fails_in_the_middle_of_a_return(twin: Twin) -> None:
     wait_moved_to(twin, NODE_A, web=6)
 
     assert twin.status()["history"][0]["rebalance"]["outcome"] == "Interrupted"
-    assert "rebalancing" not in str(twin.footprint())
+    twin.wait("no taint", lambda: "rebalancing" not in str(twin.footprint()))
     twin.repair_all()
     twin.wait_steady(within=120)
     assert places(twin, "web") == [NODE_A] * 3 + [NODE_B] * 3
@@ -174,8 +180,10 @@ def test_a_pod_whose_gpu_fails_moves_where_one_is_free(twin: Twin) -> None:
     assert twin.status("AseNode", NODE_A)["state"] == "Up"
     assert served(twin)["status"] == "True"
     # The reserve is kept again: half of the one GPU that is left is none.
-    kept = twin.condition("AseDevice", DEVICE, "ReserveKept")
-    assert kept["reason"] == "OverReserve"
+    twin.wait(
+        "the reserve to be exceeded",
+        lambda: twin.condition("AseDevice", DEVICE, "ReserveKept")["reason"] == "OverReserve",
+    )
 
     # Nobody has one left now: the pod stays and is named.
     (pod,) = twin.wait("one pod", lambda: len(uids(twin, "infer")) == 1 and uids(twin, "infer"))

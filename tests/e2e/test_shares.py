@@ -65,12 +65,17 @@ def test_a_pod_whose_volume_is_on_the_lost_node_is_named_and_waits_for_it(twin: 
     claim = twin.get("PersistentVolumeClaim", "data-scratch-0", twin.namespace)
 
     twin.fail(home, "Motherboard")
-    found = twin.wait(
+    problem = twin.wait(
         "the pod to be named",
-        lambda: (twin.status().get("failover") or {}).get("unplaceable"),
-        within=30,
+        lambda: next(
+            (
+                one
+                for one in (twin.status().get("failover") or {}).get("unplaceable") or ()
+                if one["pod"] == f"{twin.namespace}/scratch-0"
+            ),
+            None,
+        ),
     )
-    (problem,) = [one for one in found if one["pod"] == f"{twin.namespace}/scratch-0"]
     assert problem["reason"] == "NodeLocalVolume"
     assert problem["message"] == (
         f"claim data-scratch-0 is bound to {claim['spec']['volumeName']}, "
@@ -80,7 +85,7 @@ def test_a_pod_whose_volume_is_on_the_lost_node_is_named_and_waits_for_it(twin: 
         "the failover to end in part",
         lambda: (twin.status().get("failover") or {}).get("phase") == "RecoveredInPart",
     )
-    assert "FailedOverInPart" in twin.events("AseDevice", DEVICE)
+    twin.wait_told("AseDevice", DEVICE, "FailedOverInPart")
 
     twin.repair_all()
     twin.wait_steady()
@@ -167,8 +172,10 @@ def test_a_share_is_not_taken_from_whoever_holds_it_and_is_free_afterwards(twin:
         _state_shares(twin, '{"name":"data","capacity":"1Gi"},{"name":"extra","capacity":"2Gi"}')
         twin.delete("PersistentVolumeClaim", "mine", twin.namespace)
         twin.wait("the share to be free", lambda: _phase(twin, "extra") == "Available")
-        capacity = twin.get("PersistentVolume", "extra")["spec"]["capacity"]["storage"]
-        assert capacity == "2Gi"
+        twin.wait(
+            "its new capacity",
+            lambda: twin.get("PersistentVolume", "extra")["spec"]["capacity"]["storage"] == "2Gi",
+        )
         claim["metadata"] = {"name": "yours", "namespace": twin.namespace}
         twin.apply(claim)
         twin.wait("the next claim to be bound", lambda: _phase(twin, "extra") == "Bound")

@@ -48,6 +48,14 @@ def wait_result(twin: Twin, name: str, result: str, within: float = 200) -> Json
     return found
 
 
+def wait_recorded(twin: Twin, name: str) -> None:
+    """Both nodes' absences are in the history of the device, whose status is another object."""
+    twin.wait(
+        f"the history to tell of {name}",
+        lambda: [one.get("update") for one in twin.status()["history"][:2]] == [name] * 2,
+    )
+
+
 def seconds(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
@@ -92,7 +100,10 @@ def test_device_software_reboots_each_node_and_hardly_a_request_is_lost(
     after = {node: engine.state(node)["StartedAt"] for node in twin.nodes.values()}
     assert all(after[node] > before[node] for node in before), (before, after)
     for name in twin.nodes:
-        assert twin.status("AseNode", name)["version"] == "3.3.2604"
+        twin.wait(
+            f"the version of {name}",
+            lambda name=name: twin.status("AseNode", name).get("version") == "3.3.2604",
+        )
     assert places(twin, "web") == SPREAD
     lost = probes.losses(twin, seconds(found["startedAt"]), seconds(found["finishedAt"]))
     assert lost.asked > 300
@@ -100,10 +111,10 @@ def test_device_software_reboots_each_node_and_hardly_a_request_is_lost(
     assert not api.lost
     out = [one["namespace"] for one in found.get("outages", ())]
     assert twin.namespace not in out, found["outages"]
-    told = set(twin.events("AseDevice", DEVICE)[-30:])
-    assert {"NodeLeaving", "NodeDrained", "NodeReturned"} <= told
-    for record in twin.status()["history"][:2]:
-        assert (record["update"], record["phase"]) == ("soft", "Recovered")
+    told = {"NodeLeaving", "NodeDrained", "NodeReturned"}
+    twin.wait("its Events", lambda: told <= set(twin.events("AseDevice", DEVICE)[-30:]))
+    wait_recorded(twin, "soft")
+    assert [one["phase"] for one in twin.status()["history"][:2]] == ["Recovered"] * 2
 
 
 def test_kubernetes_moves_and_updates_the_master_and_restarts_kubelets(
@@ -128,7 +139,10 @@ def test_kubernetes_moves_and_updates_the_master_and_restarts_kubelets(
         assert kubelet_started(node) != kubelets[node]
         assert engine.state(node)["StartedAt"] == machines[node]
     for worker in ("worker-a", "worker-b"):
-        assert twin.status("PinnedWorker", worker)["version"] == version
+        twin.wait(
+            f"the version of {worker}",
+            lambda worker=worker: twin.status("PinnedWorker", worker).get("version") == version,
+        )
     lost = probes.losses(twin, seconds(found["startedAt"]), seconds(found["finishedAt"]))
     assert lost.percent <= PERMITTED_PERCENT, lost
     assert not api.lost
@@ -203,9 +217,13 @@ def test_the_last_good_node_is_not_drained(twin: Twin) -> None:
     engine.lose(twin, other, "kill", unforetold="the one that it would fail over to is leaving")
     twin.wait("no cordon", lambda: not twin.footprint()[twin.nodes[leaving]]["unschedulable"])
     twin.wait("pods on it", lambda: places(twin, "web") == [leaving] * 6, within=90)
-    assert "stays in service" in status(twin, "cautious")["waitingFor"] or stage(
-        twin, "cautious"
-    ) == ("Waiting", "Pending")
+    twin.wait(
+        "the update to leave it alone",
+        lambda: (
+            "stays in service" in status(twin, "cautious").get("waitingFor", "")
+            or stage(twin, "cautious") == ("Waiting", "Pending")
+        ),
+    )
     twin.delete("DeviceUpdate", "cautious")
     engine.docker("start", twin.nodes[other])
     twin.wait_steady(within=150)
@@ -228,8 +246,7 @@ def test_an_operator_that_is_killed_at_each_stage_goes_on(twin: Twin) -> None:
     found = wait_result(twin, "stubborn", "Succeeded", within=250)
     assert [one["stage"] for one in found["nodes"]] == ["Updated", "Updated"]
     assert places(twin, "web") == SPREAD
-    for record in twin.status()["history"][:2]:
-        assert record["update"] == "stubborn"
+    wait_recorded(twin, "stubborn")
 
 
 def test_a_cancelled_update_leaves_the_nodes_as_they_were(twin: Twin) -> None:
@@ -246,7 +263,7 @@ def test_a_cancelled_update_leaves_the_nodes_as_they_were(twin: Twin) -> None:
     )
     assert time.monotonic() - began < 15
     twin.wait_steady(within=120)
-    assert twin.footprint() == before
+    twin.wait("the Nodes as before", lambda: twin.footprint() == before)
     assert places(twin, "web") == SPREAD
 
 

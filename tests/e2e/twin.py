@@ -127,7 +127,7 @@ class Twin:
         ]
 
     def wait_told(self, kind: str, name: str, *reasons: str) -> None:
-        """Wait until Events tell these reasons; they follow the status that they tell of."""
+        """Wait until Events tell these reasons; they and what they tell of come in any order."""
         self.wait(
             f"Events {', '.join(reasons)} about {name}",
             lambda: set(reasons) <= set(self.events(kind, name)),
