@@ -32,8 +32,8 @@ def moves_the_master_without_proof(patch: pytest.MonkeyPatch) -> None:
     """A lost home is enough to start the master elsewhere."""
     target = master._target
 
-    def wrong(device, before, current, views):  # type: ignore[no-untyped-def]
-        return target(device, before, current, [_Fenced(one) for one in views])
+    def wrong(device, before, current, views, order):  # type: ignore[no-untyped-def]
+        return target(device, before, current, [_Fenced(one) for one in views], order)
 
     patch.setattr(master, "_target", wrong)
     patch.setattr(
