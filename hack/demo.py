@@ -191,7 +191,7 @@ class Demo:
         if self.real_power:
             await self.until(
                 "the power agent to look after worker-a (or use --simulated-power)",
-                lambda one: _power(one).get("observed") == "On" and _power(one).get("proof"),
+                lambda one: _power(one).get("observed") == "On" and bool(_power(one).get("proof")),
                 within=60,
             )
         self.before = await self.until(

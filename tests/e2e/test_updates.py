@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -56,6 +56,14 @@ def wait_recorded(twin: Twin, name: str) -> None:
     )
 
 
+def wait_version(twin: Twin, kind: str, names: Iterable[str], version: str) -> None:
+    """The objects say which version they have, which is not in the status of the update."""
+    twin.wait(
+        f"version {version}",
+        lambda: all(twin.status(kind, name).get("version") == version for name in names),
+    )
+
+
 def seconds(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
@@ -99,11 +107,7 @@ def test_device_software_reboots_each_node_and_hardly_a_request_is_lost(
     tell(capsys, twin, found, api)
     after = {node: engine.state(node)["StartedAt"] for node in twin.nodes.values()}
     assert all(after[node] > before[node] for node in before), (before, after)
-    for name in twin.nodes:
-        twin.wait(
-            f"the version of {name}",
-            lambda name=name: twin.status("AseNode", name).get("version") == "3.3.2604",
-        )
+    wait_version(twin, "AseNode", (NODE_A, NODE_B), "3.3.2604")
     assert places(twin, "web") == SPREAD
     lost = probes.losses(twin, seconds(found["startedAt"]), seconds(found["finishedAt"]))
     assert lost.asked > 300
@@ -138,11 +142,7 @@ def test_kubernetes_moves_and_updates_the_master_and_restarts_kubelets(
     for node in twin.nodes.values():
         assert kubelet_started(node) != kubelets[node]
         assert engine.state(node)["StartedAt"] == machines[node]
-    for worker in ("worker-a", "worker-b"):
-        twin.wait(
-            f"the version of {worker}",
-            lambda worker=worker: twin.status("PinnedWorker", worker).get("version") == version,
-        )
+    wait_version(twin, "PinnedWorker", ("worker-a", "worker-b"), version)
     lost = probes.losses(twin, seconds(found["startedAt"]), seconds(found["finishedAt"]))
     assert lost.percent <= PERMITTED_PERCENT, lost
     assert not api.lost

@@ -37,7 +37,7 @@ def test_tasks_run_without_waiting(timeline: Timeline) -> None:
                 await asyncio.sleep(seconds)
                 return timeline.time()
 
-        return await asyncio.gather(one(3600), one(7200))
+        return list(await asyncio.gather(one(3600), one(7200)))
 
     task = timeline.create_task(work())
     timeline.advance(20_000)

@@ -16,7 +16,7 @@ def parse(**content: Any) -> files.Scenario:
     return files.parse(content, SAMPLES / "scenarios" / "x.yaml")
 
 
-def at(seconds: float, **what: Any) -> dict[str, Any]:
+def at(seconds: float | str, **what: Any) -> dict[str, Any]:
     return {"at": seconds, **what}
 
 

@@ -32,7 +32,9 @@ def test_a_return_does_not_wait_for_pods_that_nobody_makes_any_more(is_scaled: b
 
     status = world.device().status
     assert status.failover is None
-    assert "waits" not in status.history[0].rebalance.message
+    told = status.history[0].rebalance
+    assert told is not None
+    assert "waits" not in told.message
     nodes = world.server.listed("nodes")
     assert not any(STEERING in str(one["spec"].get("taints")) for one in nodes)
 

@@ -6,11 +6,12 @@ The standard device is ``ase`` with the AseNodes ``a`` and ``b``, whose workers
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from hypothesis import HealthCheck, settings
 
 from asetwin import constants
+from asetwin.kube.client import Client
 from asetwin.model import failover, nodes, references
 from asetwin.model.nodes import View
 from asetwin.model.snapshot import Snapshot
@@ -24,6 +25,8 @@ from asetwin.resources.devices import (
     PowerState,
     Resource,
 )
+
+R = TypeVar("R", bound=Resource)
 
 ANY_SPEED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """For property tests: how long an example takes says something about the machine only."""
@@ -220,7 +223,7 @@ def volume(name: str = "data", *, device: str = "ase", **fields: Any) -> core.Vo
 
 def claim(name: str = "data", *, namespace: str = "default", **fields: Any) -> core.Claim:
     """A claim that is bound to the volume of its name."""
-    given = {"uid": f"uid-claim-{name}", "volume": name, "is_bound": True}
+    given: dict[str, Any] = {"uid": f"uid-claim-{name}", "volume": name, "is_bound": True}
     return core.Claim(**{"namespace": namespace, "name": name, **given} | fields)
 
 
@@ -308,17 +311,16 @@ def pods(seen: Snapshot) -> failover.Pods:
     return failover.Pods.of(seen)
 
 
-def with_status(resource: Any, status: Any) -> Any:
+def with_status(resource: R, status: Any) -> R:
     """The resource with another status, as the API server would answer after the write."""
-    assert isinstance(resource, Resource)
     return resource.model_copy(update={"status": status})
 
 
 # --- An API server that answers what it is told ---------------------------------------------------
 
 
-class FakeApi:
-    """Stands where :class:`asetwin.kube.client.Client` stands, and records what it is asked.
+class FakeApi(Client):
+    """Asks no API server, and records what it is asked.
 
     ``answers`` maps ``(verb, path)`` to a JSON answer or to an error to raise;
     whatever is not in it is answered with an empty object, a list with an

@@ -32,7 +32,7 @@ CPU = {"cpu": 100, "memory": 1}
 
 
 def web(count: int, *, at: str = "na", first: int = 0, **fields: Any) -> list[core.Pod]:
-    given = {"created": OLD, "labels": {"app": "web"}, "requests": CPU} | fields
+    given: dict[str, Any] = {"created": OLD, "labels": {"app": "web"}, "requests": CPU, **fields}
     return [replica(number, node=at, **given) for number in range(first, first + count)]
 
 
@@ -69,7 +69,8 @@ def drain(
     **request: Any,
 ) -> drains.Verdict:
     a, b = views(seen)
-    asked = drains.Request(**({"timeout": 60, "why": "update u"} | request))
+    given: dict[str, Any] = {"timeout": 60, "why": "update u"} | request
+    asked = drains.Request(**given)
     known = memory or Drain(since=NOW)
     return drains.rule(a, b, record(*displaced), pods(seen), seen, known, asked, now)
 

@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -442,7 +443,7 @@ def ordeal(rng: Any) -> Network:
             # The second Pod of an epoch has the name of the first one in half of the cases.
             pod = f"m{epoch}" if rng.random() < 0.5 else f"m{epoch}-{uid}"
             start = born + uid * rng.uniform(0.0, 3.0)
-            network.at(start, lambda e=epoch, p=pod, u=uid: network.start(p, e, f"{e}/{u}"))
+            network.at(start, partial(network.start, pod, epoch, f"{epoch}/{uid}"))
     for moment in (rng.uniform(0.0, 20.0) for _ in range(rng.randint(0, 5))):
         network.at(moment, lambda: _strike(network, rng))
     network.run(30.0)

@@ -133,7 +133,7 @@ def test_the_master_stand_in_is_no_displaced_workload() -> None:
 
 @pytest.mark.parametrize("controlled", [True, False])
 def test_a_pod_whose_end_somebody_asked_for_is_neither_displaced_nor_lost(controlled: bool) -> None:
-    going = {"deleting": NOW + 30, "grace_seconds": 30}
+    going: dict[str, Any] = {"deleting": NOW + 30, "grace_seconds": 30}
     given = replica(1, **going) if controlled else pod("bare", **going)
     record = start(cluster(*LOST, *deployment(), given))
     assert (record.displaced, record.lost) == (0, 0)
@@ -408,7 +408,8 @@ def test_a_rollout_with_a_surge_wants_no_more_than_the_replicas() -> None:
 def test_a_job_has_come_back_when_its_new_pod_runs_or_has_succeeded() -> None:
     job = owner("Job", "j")
     record = start(cluster(*LOST, pod("j-1", owner=job)))
-    for fields in ({}, {"phase": "Succeeded", "created": NOW}):
+    ways: tuple[dict[str, Any], ...] = ({}, {"phase": "Succeeded", "created": NOW})
+    for fields in ways:
         found = follow(record, cluster(*LOST, pod("j-2", node="nb", owner=job, **fields)))
         assert (found.recovered, found.phase) == (1, FailoverPhase.RECOVERED)
 

@@ -372,7 +372,7 @@ def test_failures_that_follow_each_other_end_as_told(story: str) -> None:
             "device": world.device().status.state,
             "pods": "both" if where == {"A", "B"} else "".join(sorted(where)),
             "master": master_node(world),
-            "epoch": (one := world.device().status.master) and one.epoch,
+            "epoch": (master := world.device().status.master) and master.epoch,
         }
         wanted = {key: step[key] for key in found}
         assert found == wanted, f"step {number + 1}: {step}"

@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -183,9 +184,18 @@ def test_a_line_is_one_write_and_then_a_sync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    write, sync = os.write, os.fsync
-    monkeypatch.setattr(os, "write", lambda *a: (calls.append("write"), write(*a))[1])
-    monkeypatch.setattr(os, "fsync", lambda *a: (calls.append("fsync"), sync(*a))[1])
+
+    def noted(name: str) -> Callable[..., Any]:
+        real = getattr(os, name)
+
+        def do(*args: Any) -> Any:
+            calls.append(name)
+            return real(*args)
+
+        return do
+
+    for name in ("write", "fsync"):
+        monkeypatch.setattr(os, name, noted(name))
     append(keeper(tmp_path))
     assert calls == ["write", "fsync"]
 

@@ -1,6 +1,6 @@
 """The loop: when it turns, that no error of one device stops another, and what it says.
 
-Time is virtual: the event loop below jumps to whatever is due next.
+Time is virtual: the event loop jumps to whatever is due next.
 """
 
 import asyncio
@@ -8,37 +8,21 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from asetwin import loop as loops
 from asetwin.kube import errors
+from asetwin.kube.act import Executor
 from asetwin.kube.observe import KINDS, Cluster
 from asetwin.loop import CHECK_SECONDS, GATHER_SECONDS, IDLE_SECONDS, UNBOUND, Loop
 from asetwin.model.plan import Plan
 from unit.builders import NOW, FakeApi
+from unit.virtual_time import VirtualLoop
 
 QUIET = Plan()
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in which waiting takes no time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-        select = self._selector.select
-
-        def jump(timeout: float | None = None) -> Any:
-            assert timeout is not None, "nothing is left to happen, and somebody waits"
-            self.now += timeout
-            return select(0)
-
-        self._selector.select = jump
-
-    def time(self) -> float:
-        return self.now
+Rule = Callable[[float], Plan]
 
 
 class Bed:
@@ -50,10 +34,10 @@ class Bed:
         self.have(*devices)
         self.cluster = Cluster()
         self.turns: list[tuple[float, str]] = []
-        self.rules: dict[str, Callable[[float], Plan]] = {}
+        self.rules: dict[str, Rule] = {}
         self.counts: dict[str, list[int]] = {}
         self.acts: Callable[[], Awaitable[None]] | None = None
-        self.loop = Loop(self.api, self.cluster, self)
+        self.loop = Loop(self.api, self.cluster, cast("Executor", self))
         self.task: asyncio.Task[None] | None = None
         self._current = ""
 
@@ -73,7 +57,8 @@ class Bed:
         assert now == NOW + self.clock.now
         self.turns.append((round(self.clock.now, 3), name))
         self._current = name
-        return self.rules.get(name, lambda _: QUIET)(now)
+        rule = self.rules.get(name)
+        return QUIET if rule is None else rule(now)
 
     def decide_unbound(self, snapshot: Any, now: float) -> Plan:
         return self.decide(snapshot, UNBOUND, now)

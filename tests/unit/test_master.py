@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from asetwin.kube import errors
 from asetwin.model import epochs, journals
-from asetwin.standin.master import Master, Settings
+from asetwin.standin.master import Master
+from asetwin.standin.settings import Settings
 from unit.leases import WALL, Leases
 from unit.virtual_time import VirtualLoop
 

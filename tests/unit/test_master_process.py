@@ -20,7 +20,8 @@ import asetwin
 from asetwin.kube import client
 from asetwin.model import epochs
 from asetwin.standin import master as masters
-from asetwin.standin.master import Master, Settings, SettingsError
+from asetwin.standin.master import Master
+from asetwin.standin.settings import Settings, SettingsError, read_settings
 from unit.leases import WALL, Leases
 
 # --- The process ----------------------------------------------------------------------------------
@@ -30,7 +31,7 @@ ENVIRON = {"ASETWIN_DEVICE": "ase", "ASETWIN_EPOCH": "4", "ASETWIN_POD": "ase-ma
 
 def test_settings_have_the_promised_defaults() -> None:
     me = epochs.Identity("ase-master-4", 4, uid="")
-    assert masters.read_settings(ENVIRON) == Settings("ase", "", me, 0.0, 3, 8080)
+    assert read_settings(ENVIRON) == Settings("ase", "", me, 0.0, 3, 8080)
 
 
 def test_settings_are_read() -> None:
@@ -43,7 +44,7 @@ def test_settings_are_read() -> None:
         "ASETWIN_JOURNAL": "/journal/ase.log",
     }
     me = epochs.Identity("ase-master-4", 4, uid="abc")
-    assert masters.read_settings(ENVIRON | more) == Settings(
+    assert read_settings(ENVIRON | more) == Settings(
         "ase", "node-b", me, 180.0, 5, 9090, "/journal/ase.log"
     )
 
@@ -63,7 +64,7 @@ def test_settings_are_read() -> None:
 )
 def test_settings_that_make_no_sense_are_named(name: str, text: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message.replace("(", r"\(")):
-        masters.read_settings(ENVIRON | {name: text})
+        read_settings(ENVIRON | {name: text})
 
 
 @pytest.fixture

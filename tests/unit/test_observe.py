@@ -107,7 +107,8 @@ def test_leases_and_services_of_other_namespaces_are_not_looked_at(
         one = body(uid=f"uid-{namespace}", namespace=namespace)
         assert cluster.apply(plural, one) is (namespace in looked_at)
     seen = cluster.snapshot()
-    assert [one.namespace for one in (*seen.leases, *seen.services)] == looked_at
+    found = [one.namespace for one in seen.leases] + [one.namespace for one in seen.services]
+    assert found == looked_at
 
 
 def test_an_object_without_a_uid_is_not_from_an_api_server() -> None:

@@ -52,9 +52,10 @@ def affinity(kind: str, *terms: Mapping[str, Any]) -> dict[str, Any]:
     return {kind: {"requiredDuringSchedulingIgnoredDuringExecution": list(terms)}}
 
 
+Spec = dict[str, Any]
 WEB = {"app": "web"}
-APART = {"affinity": affinity("podAntiAffinity", term())}
-TOGETHER = {"affinity": affinity("podAffinity", term())}
+APART: Spec = {"affinity": affinity("podAntiAffinity", term())}
+TOGETHER: Spec = {"affinity": affinity("podAffinity", term())}
 
 
 def spread(**more: Any) -> dict[str, Any]:
@@ -310,7 +311,7 @@ def test_fewer_domains_than_wanted_count_as_an_empty_one() -> None:
 
 def test_a_node_that_the_pod_excludes_itself_is_no_domain() -> None:
     pods = {"na": [pod("web-0", labels=WEB)]}
-    wanted = {"nodeSelector": {HOST: "na"}}
+    wanted: Spec = {"nodeSelector": {HOST: "na"}}
     nodes = (on(), on("nb"))
     assert Board.of(nodes, pods).fits(pod("p", labels=WEB, **wanted, **spread()), "na")
     ignored = pod("p", labels=WEB, **wanted, **spread(nodeAffinityPolicy="Ignore"))

@@ -204,7 +204,12 @@ def started(replicas: int = 2) -> Failover:
     seen = cluster(
         *LOST, *deployment(replicas=replicas), replica(0), replica(1, node="nb", is_ready=True)
     )
-    return failover.start(*views(seen), pods(seen), NOW)
+    return _start(seen)
+
+
+def _start(seen: Snapshot) -> Failover:
+    lost, survivor = views(seen)
+    return failover.start(lost, survivor, pods(seen), NOW)
 
 
 def test_status_names_the_quota_that_keeps_a_replacement_out() -> None:
@@ -245,7 +250,7 @@ def test_a_controller_without_any_pod_left_is_judged_by_its_template() -> None:
     }
     above = core.Workload.read(body, "StatefulSet")
     before = cluster(*LOST, above, pod("db-0", owner=owner("StatefulSet", "db")))
-    record = failover.start(*views(before), pods(before), NOW)
+    record = _start(before)
     seen = cluster(*LOST, above, quotas=(tenant(**{"requests.cpu": "500m"}),))
     assert [(one.pod, one.message) for one in follow(record, seen).unplaceable] == [
         ("default/db", "needs 1 requests.cpu, the ResourceQuota tenant has 500m of 500m left")
@@ -259,7 +264,7 @@ def test_a_controller_without_any_pod_left_is_judged_by_its_template() -> None:
     ("most", "goes"), [pytest.param("4", True, id="full"), pytest.param("3", False, id="below")]
 )
 def test_a_pod_goes_back_only_where_its_quota_lets_the_next_one_in(most: str, goes: bool) -> None:
-    old = {"created": NOW - 1000, "node": "nb"}
+    old: dict[str, Any] = {"created": NOW - 1000, "node": "nb"}
     seen = cluster(
         *deployment(replicas=4), *(replica(n, **old) for n in range(4)), quotas=(tenant(pods=most),)
     )

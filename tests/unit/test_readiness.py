@@ -7,8 +7,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from asetwin.model import decide, readiness
+from asetwin.model import decide, losses, readiness
 from asetwin.model.facts import gather
+from asetwin.model.plan import WriteStatus
 from asetwin.model.references import resolve
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources import core
@@ -216,13 +217,13 @@ def test_beside_a_node_that_is_out_of_service_none_may_be_lost() -> None:
 
 def test_the_same_cluster_is_not_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    real = readiness.losses.foresee
+    real = losses.foresee
 
     def counted(scene: Any, lost: str, survivors: Any) -> Any:
         asked.append(lost)
         return real(scene, lost, survivors)
 
-    monkeypatch.setattr(readiness.losses, "foresee", counted)
+    monkeypatch.setattr(losses, "foresee", counted)
     seen = serving(replica(0))
     ask(seen)
     # A heartbeat: another version of a Node, and new containers around the same objects.
@@ -343,7 +344,7 @@ def test_decide_writes_it_to_the_device_and_its_nodes() -> None:
         step.name: step.patch
         for stage in plan.stages
         for step in stage
-        if hasattr(step, "patch") and "conditions" in step.patch
+        if isinstance(step, WriteStatus) and "conditions" in step.patch
     }
     for name in ("ase", "a"):
         found = {one["type"]: one["status"] for one in written[name]["conditions"]}

@@ -78,7 +78,7 @@ def replicas(count: int, of: str = "web", *, at: str = "nb", **fields: Any) -> l
 def budget(name: str = "web", *, allowed: int, expected: int = 4, **fields: Any) -> Budget:
     counted = {"healthy": expected, "needed": expected - allowed, "expected": expected}
     selector = LabelSelector(match_labels={"app": "web"})
-    given = {"uid": f"uid-pdb-{name}", "selector": selector, "allowed": allowed}
+    given: dict[str, Any] = {"uid": f"uid-pdb-{name}", "selector": selector, "allowed": allowed}
     return Budget(**{"namespace": "default", "name": name} | given | counted | fields)
 
 

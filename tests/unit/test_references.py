@@ -196,7 +196,7 @@ def test_an_older_object_that_is_refused_holds_no_place() -> None:
 
 def turned(seen: Snapshot, turn: int) -> Snapshot:
     """The same snapshot with every mapping in another order."""
-    fields = {}
+    fields: dict[str, Any] = {}
     for name in ("devices", "ase_nodes", "workers", "failures", "nodes"):
         items = list(getattr(seen, name).items())
         items = items[turn % len(items) :] + items[: turn % len(items)]

@@ -265,7 +265,7 @@ def test_node_affinity_is_read_as_kubernetes_reads_it(
 
 def test_a_volume_is_read_with_its_mark_its_claim_and_its_place() -> None:
     expression = {"key": "kubernetes.io/hostname", "operator": "In", "values": ["na"]}
-    body = {
+    body: dict[str, Any] = {
         "metadata": {
             "name": "data",
             "uid": "u",

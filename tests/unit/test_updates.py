@@ -315,11 +315,12 @@ def test_a_workload_that_goes_or_is_scaled_down_is_not_out() -> None:
     seen = draining()
     first = with_status(seen.devices["ase"], opened(seen))
     pods_left = tuple(one for one in seen.pods if not one.name.startswith("web"))
-    for change in (
+    changes: tuple[dict[str, Any], ...] = (
         {"workloads": {}},
         {"workloads": {uid: replace(one, replicas=0) for uid, one in seen.workloads.items()}},
         {"namespaces": {"default": core.Namespace("default", is_terminating=True)}},
-    ):
+    )
+    for change in changes:
         gone = replace(seen, devices={"ase": first}, pods=pods_left, **change)
         assert status_of(gone).outages == ()
 

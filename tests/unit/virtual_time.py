@@ -2,7 +2,12 @@
 
 import asyncio
 import selectors
-from typing import Any
+import time
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any, TypeVarTuple
+
+Args = TypeVarTuple("Args")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -15,10 +20,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now
 
-    def call_at(self, when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Args], object],
+        *args: *Args,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
         # A timer that is due within the clock's resolution fires at once. Two tasks that wait for
         # a moment so near would wake in turns for ever: only waiting moves this clock.
-        return super().call_at(max(when, self.now + 2 * self._clock_resolution), *args, **options)
+        soonest = self.now + 2 * time.get_clock_info("monotonic").resolution
+        return super().call_at(max(when, soonest), callback, *args, context=context)
 
 
 class _Selector(selectors.SelectSelector):

@@ -1,10 +1,13 @@
 """Slips about the one master."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from asetwin.model import epochs, master
+from asetwin.model.plan import DeletePod
 from sim.mutants import mutant
 
 REMOVE = master._remove
@@ -33,15 +36,14 @@ def moves_the_master_without_proof(patch: pytest.MonkeyPatch) -> None:
     target = master._target
 
     def wrong(device, before, current, views, order):  # type: ignore[no-untyped-def]
-        return target(device, before, current, [_Fenced(one) for one in views], order)
+        fenced: list[Any] = [_Fenced(one) for one in views]
+        return target(device, before, current, fenced, order)
 
     patch.setattr(master, "_target", wrong)
-    patch.setattr(
-        master, "_remove", lambda pods, views, why="": _forced(REMOVE(pods, views, why), pods)
-    )
+    patch.setattr(master, "_remove", lambda pods, views, why="": _forced(REMOVE(pods, views, why)))
 
 
-def _forced(steps, pods):  # type: ignore[no-untyped-def]
+def _forced(steps: Iterable[DeletePod]) -> tuple[DeletePod, ...]:
     return tuple(replace(one, force=True) for one in steps)
 
 

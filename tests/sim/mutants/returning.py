@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from asetwin.kube import act
-from asetwin.model import decide, facts, nodes, plan, rebalance
+from asetwin.model import decide, facts, nodes, plan, power, rebalance
 from sim.mutants import mutant
 
 
@@ -60,7 +60,7 @@ def does_not_move_pods_back(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rebalance, "rule", wrong)
 
 
-def _as_on(judged):  # type: ignore[no-untyped-def]
+def _as_on(judged: power.Judgement) -> power.Judgement:
     return replace(judged, is_intended=False, is_off=False, is_assumed=False)
 
 

@@ -10,13 +10,14 @@ from typer.testing import CliRunner, Result
 
 from asetwin.cli.app import app
 from asetwin.kube import errors
+from asetwin.kube.client import Client
 from asetwin.resources.devices import KINDS
 
 GROUP = "/apis/asetwin.dev/v1alpha1"
 EVENTS = "/api/v1/events"
 
 
-class Cluster:
+class Cluster(Client):
     """The API server, as far as the command line sees it."""
 
     def __init__(self) -> None:
@@ -52,7 +53,14 @@ class Cluster:
         self.lists[path].append(body)
         return body
 
-    async def delete(self, path: str, *, uid: str | None = None) -> dict[str, Any]:
+    async def delete(
+        self,
+        path: str,
+        *,
+        uid: str | None = None,
+        resource_version: str | None = None,
+        grace_seconds: int | None = None,
+    ) -> dict[str, Any]:
         collection, _, name = path.rpartition("/")
         found = [one for one in self.lists[collection] if one["metadata"]["name"] == name]
         if not found:

@@ -222,7 +222,7 @@ async def test_following_tells_each_event_once_and_survives_an_absence(
         if turn == 7:
             raise asyncio.CancelledError
 
-    monkeypatch.setattr(timeline.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
         await timeline.watch(story, lambda one: told.append((one.event, one.count)))
     assert told == [
@@ -240,7 +240,7 @@ def test_following_ends_well_with_ctrl_c(story: Cluster, monkeypatch: pytest.Mon
     async def sleep(_seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(timeline.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     result = run("timeline", "--follow", "-o", "json")
     assert (result.exit_code, result.stderr) == (0, "")
     assert [json.loads(line)["t"] for line in result.stdout.splitlines()] == [-1.0, 0.0, 0.0, 2.5]
