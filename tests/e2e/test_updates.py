@@ -177,7 +177,7 @@ def test_a_drain_that_fails_takes_the_node_back_and_the_next_update_has_its_turn
 ) -> None:
     load(twin, minAvailable=6)
     before = twin.footprint()
-    twin.apply(update("hasty", drainTimeoutSeconds=3, onDrainTimeout="Fail"))
+    twin.apply(update("hasty", drainTimeoutSeconds=8, onDrainTimeout="Fail"))
     twin.apply(update("next", "Kubernetes", paused=True))
     twin.wait("it to wait", lambda: stage(twin, "next")[0] == "Queued")
     found = wait_result(twin, "hasty", "Failed")
