@@ -186,6 +186,17 @@ def test_a_drain_that_fails_takes_the_node_back_and_the_next_update_has_its_turn
     twin.wait("the Nodes as before", lambda: twin.footprint() == before)
 
 
+def test_a_late_drain_goes_on_by_force_where_that_was_asked_for(twin: Twin) -> None:
+    load(twin, minAvailable=6)
+    before = uids(twin, "web")
+    forced = {"drainTimeoutSeconds": 3, "onDrainTimeout": "Force"}
+    twin.apply(update("forced", "Kubernetes", version=f"v1.36.{int(time.time())}", **forced))
+    wait_result(twin, "forced", "Succeeded")
+    # The first node's three go to the second one, and then all six go the other way.
+    twin.wait("six other pods", lambda: len(places(twin, "web")) == 6)
+    assert not before & uids(twin, "web")
+
+
 def test_the_other_node_dies_while_one_is_off_for_an_update(twin: Twin) -> None:
     load(twin, maxUnavailable=1)
     twin.apply(update("unlucky"))

@@ -96,8 +96,8 @@ ANY = set(ERRORS)
 GONE = {"not-found", "conflict", "already-exists"}
 HOPELESS = {"not-found", "forbidden", "invalid"}
 RAISES: dict[str, set[str]] = {
-    "status": ANY - {"not-found"},
-    "memory": ANY - {"not-found"},
+    "status": ANY,
+    "memory": ANY,
     "finalizers": ANY - {"not-found"},
     "node": ANY,
     "gpus": ANY,
@@ -133,9 +133,9 @@ async def test_what_each_error_means_for_each_step(name: str, error: str) -> Non
     api = FakeApi({CALLS[name]: ERRORS[error]})
     later = Plan(((STEPS[name],), (plan.PatchNode("later", "7", True, (), None),)))
     if error in RAISES[name]:
-        # A pin that is gone is told as what has changed: nothing is wrong with that.
-        is_news = (name, error) == ("recheck", "not-found")
-        with pytest.raises(errors.Conflict if is_news else type(ERRORS[error])):
+        # An object that is gone is told as what has changed: nothing is wrong with that.
+        is_news = error == "not-found" and name in ("recheck", "status", "memory")
+        with pytest.raises(errors.Outdated if is_news else type(ERRORS[error])):
             await executor(api).act(later)
     else:
         await executor(api).act(later)

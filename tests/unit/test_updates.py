@@ -7,7 +7,7 @@ import pytest
 
 from asetwin.model import decide, evening, facts, leaves, master, nodes, references, updates
 from asetwin.model.marks import Mark
-from asetwin.model.plan import WriteStatus
+from asetwin.model.plan import DeletePod, Recheck, WriteStatus
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources import core, times
 from asetwin.resources.devices import AseDevice, NodeState, PowerState, Rebalance, RebalanceOutcome
@@ -216,6 +216,20 @@ def test_a_leave_opens_a_record_that_is_no_loss() -> None:
     view = found.views[1]
     assert (view.state, view.is_lost, view.returns_at) == (NodeState.UPDATING, False, None)
     assert len(ask(seen).evictions) == 1
+
+
+@pytest.mark.parametrize("how", ["Force", "Wait"])
+def test_before_pods_are_deleted_by_force_the_update_is_read_once_more(how: str) -> None:
+    """It may have been cancelled behind a watch that is broken."""
+    seen = draining(device(finalizers=["asetwin.dev/cleanup"]), onDrainTimeout=how)
+    seen = replace(seen, devices={"ase": with_status(seen.devices["ase"], opened(seen))})
+    late = decide.decide(seen, "ase", NOW + 3600)
+    kinds = [type(step) for step in late.steps]
+    asked = [(step.plural, step.name) for step in late.steps if isinstance(step, Recheck)]
+    assert asked == ([("deviceupdates", "u")] if how == "Force" else [])
+    assert kinds.count(DeletePod) == (2 if how == "Force" else 0)
+    if how == "Force":
+        assert kinds.index(Recheck) < kinds.index(DeletePod)
 
 
 @pytest.mark.parametrize(

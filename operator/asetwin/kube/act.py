@@ -121,6 +121,10 @@ class Executor:
                 return False, "already"
             logger.warning("event not posted: %s", error)
             return False, "refused"
+        if isinstance(step, plan.WriteStatus) and isinstance(error, errors.NotFound):
+            # What was to be remembered is not: nothing may be done that stands on it.
+            text = f"{step.plural} {step.name} has gone unnoticed"
+            raise errors.Outdated(text, status=409) from error
         if await self._is_done(step, error):
             return isinstance(step, plan.DeletePod | plan.DeleteLimit), "already"
         hopeless = isinstance(error, errors.Invalid | errors.Forbidden | errors.NotFound)
@@ -243,7 +247,7 @@ class Executor:
             case plan.DeleteVolume() if isinstance(error, errors.NotFound):
                 self._cluster.forget("persistentvolumes", step.uid)
                 return True
-            case plan.WriteStatus() | plan.SetFinalizers() if isinstance(error, errors.NotFound):
+            case plan.SetFinalizers() if isinstance(error, errors.NotFound):
                 return True
             case _:
                 # After no answer it may have been carried out, and no event need tell of it.

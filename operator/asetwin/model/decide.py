@@ -6,7 +6,7 @@ before that write has succeeded), then limits are lifted, then the Node goes
 out of service, then its pods go, and the master last.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 from asetwin import constants
@@ -14,6 +14,7 @@ from asetwin.model import (
     cleanup,
     failover,
     failures,
+    gpus,
     leaves,
     marks,
     master,
@@ -124,7 +125,8 @@ def _act(
 ) -> None:
     """The stages that change something else than our own statuses."""
     marked, evacuated = _node_steps(facts), _evacuation(facts)
-    draft.stage(*_rechecks(facts, (*marked, *evacuated, *moves.steps)))
+    taking = (*marked, *evacuated, *moves.steps)
+    draft.stage(*_rechecks(facts, taking, is_forced=bool(planned.deletions or evacuated)))
     draft.stage(*limits.limit_ranges)
     draft.stage(*limits.quotas)
     draft.stage(*marked)
@@ -140,12 +142,29 @@ def _act(
     )
 
 
-def _rechecks(facts: Facts, steps: Iterable[Step]) -> list[Recheck]:
-    """What proves the nodes off from which pods are about to be taken, to be read once more.
+def _rechecks(facts: Facts, steps: Sequence[Step], *, is_forced: bool) -> list[Recheck]:
+    """What pods are about to be taken away for, to be read once more.
 
-    An accident: a watch had been broken for minutes, the node had been started again
-    meanwhile, and its pods were taken away on a proof that was long outdated.
+    Two accidents behind a watch that had been broken for minutes: a node had been
+    started again, and its pods were taken away on a proof that was long outdated;
+    an update had been cancelled, and pods were deleted because its drain was late.
     """
+    found = _of_fenced(facts, steps)
+    record = facts.record
+    if is_forced and record is not None and record.update is not None:
+        found.append(Recheck("deviceupdates", record.update))
+    move = facts.lost_gpus.move if facts.lost_gpus.deletions else None
+    found += [
+        step
+        for view in facts.views
+        if move is not None and view.name == move.node
+        for step in gpus.rechecks(view)
+    ]
+    return found
+
+
+def _of_fenced(facts: Facts, steps: Sequence[Step]) -> list[Recheck]:
+    """What proves off the nodes from which the steps take something away."""
     takes_away = any(
         step.force
         if isinstance(step, DeletePod)

@@ -15,7 +15,7 @@ from asetwin import constants
 from asetwin.model import failover, marks, quotas
 from asetwin.model.nodes import View
 from asetwin.model.placement.boards import Board
-from asetwin.model.plan import DeletePod
+from asetwin.model.plan import DeletePod, Recheck
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources import times
 from asetwin.resources.core import Pod
@@ -68,6 +68,15 @@ def rule(
         return Verdict(stranded=stranded)
     move = _begun(going, pods, now)
     return Verdict(move, _deletions(move.pods, move.node), stranded)
+
+
+def rechecks(view: View) -> tuple[Recheck, ...]:
+    """What says how many GPUs a node has left, to be read once more before pods are deleted."""
+    failed = [one for one in view.member.failures if one.spec.component.startswith(REASON)]
+    return (
+        Recheck("asenodes", view.name),
+        *(Recheck("hardwarefailures", one.name) for one in failed),
+    )
 
 
 def _without_gpu(view: View, device: AseDevice, pods: failover.Pods) -> list[Pod]:

@@ -144,7 +144,8 @@ class FencedPods(Invariant):
     take a kubelet that is silent for proof where no agent is alive.
 
     Without force it deletes its own masters, pods whose GPU has failed, and what
-    an update may delete by ``onDrainTimeout: Force``; all others it evicts.
+    an update may delete by ``onDrainTimeout: Force``; all others it evicts. A
+    failure that is repaired and an update that is cancelled permit nothing more.
     DaemonSets' and mirror pods it does not delete at all (4.4).
     """
 
@@ -154,7 +155,10 @@ class FencedPods(Invariant):
         self._call: Call | None = None
         self._told_off: dict[str, float] = {}
         """Kubernetes Node → until when its worker was said to be off; infinite while it is."""
+        self._stated: dict[str, float] = {}
+        """What permits a deletion → until when it was there; infinite while it is."""
         world.observers.append(self._note_power)
+        world.observers.append(self._note_stated)
         world.observers.append(self._look)
         world.call_observers.append(self._called)
 
@@ -180,10 +184,27 @@ class FencedPods(Invariant):
         if owner is not None and owner["kind"] == "DaemonSet" and self._exists(owner):
             self.fail(f"DaemonSet pod {name} was deleted")
 
+    def _note_stated(self, change: Change) -> None:
+        if change.plural not in ("deviceupdates", "hardwarefailures"):
+            return
+        updates = self.world.server.objects("deviceupdates").values()
+        failures = self.world.server.objects("hardwarefailures").values()
+        for what, is_there in (
+            ("force", any(one["spec"].get("onDrainTimeout") == "Force" for one in updates)),
+            ("gpu", any(one["spec"]["component"].startswith("GPU") for one in failures)),
+        ):
+            if is_there:
+                self._stated[what] = math.inf
+            elif math.isinf(self._stated.get(what, 0.0)):
+                self._stated[what] = self.world.now
+
+    def _is_stated(self, what: str) -> bool:
+        """Whether it is there, or was a moment ago: the news of its end is on its way."""
+        return self.world.now - self._stated.get(what, -math.inf) < NEWS_SECONDS
+
     def _may_force(self) -> bool:
         """Whether the resource of an update says that what is left may be deleted."""
-        found = self.world.server.listed("deviceupdates")
-        return any(one["spec"].get("onDrainTimeout") == "Force" for one in found)
+        return self._is_stated("force")
 
     def _is_evicted(self, pod: Json) -> bool:
         """Whether the request that is being carried out is the pod's eviction."""
@@ -193,7 +214,9 @@ class FencedPods(Invariant):
         return (target.namespace, target.name) == bodies.key(pod)
 
     def _lacks_gpu(self, pod: Json) -> bool:
-        """Whether its Node offers fewer GPUs than its pods ask for."""
+        """Whether a GPU has failed, and its Node offers fewer than its pods ask for."""
+        if not self._is_stated("gpu"):
+            return False
         node = self.world.server.find("nodes", bodies.node_of(pod))
         offered = ((node or {}).get("status") or {}).get("allocatable") or {}
         asked = sum(
