@@ -1,6 +1,8 @@
 """``asetwin fuzz`` through its command line."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,12 +78,15 @@ def test_a_long_run_says_how_far_it_is_and_what_it_has_found(
     assert "seed 1: OneMaster" in told
 
 
-def test_an_interrupted_run_tells_what_it_has_done(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_tells_what_it_has_done(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stopped(*args: object, **rest: object) -> Iterator[Outcome]:
         yield Outcome(0)
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), number)
 
     monkeypatch.setattr(fuzz, "run", stopped)
     result = run()
-    assert result.exit_code == 130
+    assert result.exit_code == 128 + number
     assert "1 seeds" in result.stdout

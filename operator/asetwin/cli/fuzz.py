@@ -1,9 +1,11 @@
 """``asetwin fuzz``: random devices and bad hours, a seed each."""
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -66,6 +68,7 @@ def command(
         raise common.Problem(f"--out {folder}: there is no such folder")
     total = Total()
     outcomes = run(start, seeds, profile, workers=workers)
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         for outcome in followed(outcomes, total, seeds):
             if outcome.finding is not None:
@@ -74,7 +77,8 @@ def command(
                 if not keep_going:
                     break
     finally:
-        # Also after Ctrl-C: what hours have found is not to be lost.
+        # Also after Ctrl-C and SIGTERM: what hours have found is not to be lost.
+        signal.signal(signal.SIGTERM, before)
         if output is common.Output.JSON:
             common.emit_json(total.as_json())
         else:
@@ -122,15 +126,19 @@ def run(start: int, seeds: int, profile: str, *, workers: int) -> "Iterator[Outc
             yield from play(chunk)
         return
     # Forked where that is possible: a fresh process imports for half a second first.
-    with multiprocessing.Pool(min(count, len(chunks)), _leave_ctrl_c_to_its_parent) as pool:
+    with multiprocessing.Pool(min(count, len(chunks)), _leave_signals_to_its_parent) as pool:
         for outcomes in pool.imap(play, chunks):
             yield from outcomes
 
 
-def _leave_ctrl_c_to_its_parent() -> None:
-    import signal
-
+def _leave_signals_to_its_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Its parent ends it so.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def play(chunk: tuple[str, list[int]]) -> "list[Outcome]":
