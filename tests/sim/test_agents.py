@@ -67,6 +67,38 @@ def test_a_start_ends_whatever_a_hand_has_done(what: str) -> None:
     assert world.machines[A].machine is Machine.RUNNING
 
 
+def test_a_machine_that_is_frozen_while_it_boots_boots_on_when_it_is_thawed() -> None:
+    world = World()
+    world.run(5)
+    machine = world.machines[A]
+    machine.stop()
+    world.run(5)
+    machine.start()
+    machine.pause()
+    before = renewed(world, A)
+    world.run(30)
+    assert renewed(world, A) == before
+    machine.start()
+    world.run(kubelets.BEAT_SECONDS)
+    assert renewed(world, A) > before
+
+
+def test_a_machine_that_is_cut_off_while_it_boots_is_not_heard() -> None:
+    world = World()
+    world.run(5)
+    machine = world.machines[A]
+    machine.stop()
+    world.run(5)
+    machine.start()
+    machine.cut()
+    before = renewed(world, A)
+    world.run(30)
+    assert renewed(world, A) == before
+    machine.restore()
+    world.run(kubelets.BEAT_SECONDS)
+    assert renewed(world, A) > before
+
+
 def test_a_lease_goes_with_its_node_and_comes_back_with_it() -> None:
     world = World()
     world.run(5)

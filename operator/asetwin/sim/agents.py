@@ -48,6 +48,8 @@ class Container:
         self.is_changed: Callable[[], None] = lambda: None
         """Called after whatever happens to it: the engine's event."""
         self._run = 0
+        self._is_boot_due = False
+        """Whether it was frozen while it booted."""
 
     @property
     def is_running(self) -> bool:
@@ -69,7 +71,7 @@ class Container:
         """Off at once."""
         if not self.is_running:
             return
-        self._run += 1
+        self._run, self._is_boot_due = self._run + 1, False
         self.machine, self.network = Machine.STOPPED, Network.OPEN
         self.finished_at = self.timeline.host()
         self.kubelet.power_off()
@@ -83,6 +85,8 @@ class Container:
             self.timeline.call_later(BOOT_SECONDS, self._boot, self._run)
         else:
             self.machine = Machine.RUNNING
+            if self._is_boot_due:
+                self._boot(self._run)
             self._listen()
         self.is_changed()
 
@@ -94,7 +98,7 @@ class Container:
         if not self.is_running:
             self.start()
             return
-        self._run += 1
+        self._run, self._is_boot_due = self._run + 1, False
         self.machine, self.network = Machine.RUNNING, Network.OPEN
         self.finished_at = self.started_at = self.timeline.host()
         self.kubelet.power_off()
@@ -133,8 +137,13 @@ class Container:
             self.kubelet.listen()
 
     def _boot(self, run: int) -> None:
-        if run == self._run and self.machine is Machine.RUNNING:
+        if run != self._run or not self.is_running:
+            return
+        self._is_boot_due = self.machine is Machine.PAUSED
+        if not self._is_boot_due:
             self.kubelet.power_on()
+            if self.network is Network.CUT:
+                self.kubelet.silence(is_cut_off=True)
 
 
 class PowerAgent(Process):
