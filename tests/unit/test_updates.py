@@ -7,7 +7,7 @@ import pytest
 
 from asetwin.model import decide, evening, facts, leaves, master, nodes, references, updates
 from asetwin.model.marks import Mark
-from asetwin.model.plan import DeletePod, Recheck, WriteStatus
+from asetwin.model.plan import DeletePod, Evict, PatchNode, Recheck, WriteStatus
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources import core, times
 from asetwin.resources.devices import AseDevice, NodeState, PowerState, Rebalance, RebalanceOutcome
@@ -246,6 +246,20 @@ def test_a_leave_is_taken_back(objects: list[Any], spec: dict[str, Any], words: 
     assert status.nodes[0].stage is Stage.PENDING
     assert words in (status.waiting_for or "")
     assert verdict.evictions == ()
+
+
+def test_beside_a_node_without_a_worker_none_is_drained_or_cordoned() -> None:
+    """Its pin was deleted after the drain had been written down and before the cordon was there."""
+    seen = draining(device(finalizers=["asetwin.dev/cleanup"]))
+    begun = with_status(seen.devices["ase"], opened(seen))
+    workers = {name: one for name, one in seen.workers.items() if name != "wa"}
+    found = replace(seen, devices={"ase": begun}, workers=workers)
+    steps = decide.decide(found, "ase", NOW + 1).steps
+    cordoned = [one.name for one in steps if isinstance(one, PatchNode) and one.unschedulable]
+    assert (cordoned, [one for one in steps if isinstance(one, Evict)]) == ([], [])
+    status = status_of(found, now=NOW + 1)
+    assert status.nodes[0].stage is Stage.PENDING
+    assert "a, which is Unknown" in (status.waiting_for or "")
 
 
 def test_a_node_whose_leave_was_taken_back_returns_without_delay() -> None:

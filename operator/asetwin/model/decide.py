@@ -225,9 +225,14 @@ def _node_steps(facts: Facts) -> list[Step]:
 
 
 def _is_leaving(view: View, facts: Facts) -> bool:
-    """Whether the record of this leave is open, so that the limits are lifted before."""
+    """Whether the record of this leave is open, so that the limits are lifted before.
+
+    Without another node in service it stays: it is the last good one.
+    """
     record = facts.record
-    return record is not None and record.update is not None and record.from_node == view.name
+    if record is None or record.update is None or record.from_node != view.name:
+        return False
+    return any(one.in_service for one in facts.views if one.name != view.name)
 
 
 def _steering(view: View, facts: Facts) -> PatchNode | None:

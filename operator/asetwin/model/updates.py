@@ -219,9 +219,8 @@ def _drain(turn: _Turn, node: NodeProgress) -> None:
     assert view is not None
     assert other is not None
     memory = node.drain or Drain(since=turn.now)
-    if record is None or not other.in_service or other.node is None:
-        is_known = record is not None or not other.in_service
-        turn.wait(Reason.NOT_HEALTHY, _which_is(other) if is_known else "a quorum of the device")
+    if record is None or other.node is None:
+        turn.wait(Reason.NOT_HEALTHY, "a quorum of the device")
         return
     spec = turn.update.spec
     timeout = spec.drain_timeout_seconds or turn.facts.device.spec.timing.seconds("drain_timeout")
@@ -401,12 +400,11 @@ def _is_taken_back(turn: _Turn, node: NodeProgress) -> bool:
     """
     facts, view, other = turn.facts, turn.view(node.name), turn.other(node.name)
     reason, text = Reason.NOT_HEALTHY, ""
-    is_gone = other is None or other.is_lost or other.state is NodeState.ISOLATED
     if turn.update.spec.paused:
         reason, text = Reason.PAUSED, "spec.paused to be false"
     elif view is None or view.is_lost or view.state is NodeState.ISOLATED:
         text = _which_is(view) if view is not None else f"AseNode {node.name}, which is gone"
-    elif is_gone:
+    elif other is None or not other.in_service:
         what = _which_is(other) if other is not None else "another node"
         text = f"{what}; {node.name} stays in service, it is the last good one"
     elif not facts.has_quorum:

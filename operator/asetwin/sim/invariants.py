@@ -352,6 +352,11 @@ class FewInFlight(Invariant):
         )
 
 
+def _is_cordoned_by_us(node: Json) -> bool:
+    mark = json.loads(bodies.annotation(node, constants.ANNOTATION_OWNED, "{}"))
+    return bool(mark.get("cordon"))
+
+
 class OneOut(Invariant):
     """Of the nodes of a device at most one is out by our doing, and never the last good one (4.9).
 
@@ -383,8 +388,7 @@ class OneOut(Invariant):
                 # the cordon there goes on from what is written.
                 continue
             other = self.world.server.find("nodes", pins.get(record.get("to"), ""))
-            mark = bodies.annotation(other or {}, constants.ANNOTATION_OWNED, "{}")
-            if other is None or not bodies.is_ready(other) or json.loads(mark).get("cordon"):
+            if other is None or not bodies.is_ready(other) or _is_cordoned_by_us(other):
                 self.fail(f"Node {name} leaves for an update, and {record.get('to')} is not well")
 
     def _stage(self, update: str, node: str) -> str:
