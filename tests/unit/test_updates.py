@@ -286,6 +286,17 @@ def test_a_reboot_is_counted_from_the_proof_that_the_machine_is_off() -> None:
     assert status_of(later, now=NOW + 5.0).nodes[0].stage is Stage.RETURNING
 
 
+def test_a_node_that_is_not_off_yet_stays_when_the_other_one_is_lost() -> None:
+    """As when the power agent was away between the drain and the reboot."""
+    rebooting = update(status=in_stage(Stage.REBOOTING, drainedAt=STAMP))
+    seen = at_rest(rebooting, failure(node="a"), node("nb", unschedulable=True, owned=LEFT))
+    status = status_of(seen)
+    assert status.nodes[0].stage is Stage.PENDING
+    assert "it is the last good one" in (status.waiting_for or "")
+    off = replace(seen, workers={**seen.workers, "wb": worker("wb", power=PowerState.OFF)})
+    assert status_of(off).nodes[0].stage is Stage.REBOOTING
+
+
 def test_a_planned_reboot_is_no_failure_of_the_node() -> None:
     up = [condition("Available"), condition("WorkerReady")]
     status = in_stage(Stage.REBOOTING)

@@ -266,6 +266,8 @@ def _reboot(turn: _Turn, node: NodeProgress) -> None:
     turn.message = view.summary
     if node.off_at is None:
         if not view.judged.is_off:
+            if _is_last_good(turn, node):
+                return
             if view.judged.waits_for:
                 turn.wait(Reason.WAITING_FOR_PROOF, view.judged.waits_for)
             return
@@ -398,15 +400,14 @@ def _is_taken_back(turn: _Turn, node: NodeProgress) -> bool:
 
     It is begun anew when everything is well again.
     """
-    facts, view, other = turn.facts, turn.view(node.name), turn.other(node.name)
+    facts, view = turn.facts, turn.view(node.name)
     reason, text = Reason.NOT_HEALTHY, ""
     if turn.update.spec.paused:
         reason, text = Reason.PAUSED, "spec.paused to be false"
     elif view is None or view.is_lost or view.state is NodeState.ISOLATED:
         text = _which_is(view) if view is not None else f"AseNode {node.name}, which is gone"
-    elif other is None or not other.in_service:
-        what = _which_is(other) if other is not None else "another node"
-        text = f"{what}; {node.name} stays in service, it is the last good one"
+    elif _is_last_good(turn, node):
+        return True
     elif not facts.has_quorum:
         text = "a quorum of the device"
     elif facts.record is not None and turn.record is None:
@@ -415,6 +416,17 @@ def _is_taken_back(turn: _Turn, node: NodeProgress) -> bool:
         return False
     turn.enter(node, Stage.PENDING, drain=None)
     turn.wait(reason, text)
+    return True
+
+
+def _is_last_good(turn: _Turn, node: NodeProgress) -> bool:
+    """Take a leave back that would leave the device without a node in service."""
+    other = turn.other(node.name)
+    if other is not None and other.in_service:
+        return False
+    what = _which_is(other) if other is not None else "another node"
+    turn.enter(node, Stage.PENDING, drain=None)
+    turn.wait(Reason.NOT_HEALTHY, f"{what}; {node.name} stays in service, it is the last good one")
     return True
 
 
