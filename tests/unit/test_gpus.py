@@ -171,6 +171,15 @@ def remembered(seen: Snapshot, move: GpuMove) -> Snapshot:
     return replace(seen, devices={"ase": told})
 
 
+def test_a_gpu_that_is_repaired_before_its_pod_has_gone_keeps_it() -> None:
+    """As when the request that deletes it was refused again and again."""
+    parts = (offering("na", 0), offering("nb", 1), *deployment("infer"), infer(is_ready=True))
+    move = ask(cluster(BROKEN, *parts)).move
+    assert move is not None
+    assert names(ask(remembered(cluster(BROKEN, *parts), move))) == ["infer-0"]
+    assert ask(remembered(cluster(*parts), move)) == gpus.Verdict()
+
+
 def test_the_move_is_remembered_until_the_replacement_is_ready() -> None:
     parts = (BROKEN, offering("na", 0), offering("nb", 1), *deployment("infer"))
     move = ask(cluster(*parts, infer())).move

@@ -55,7 +55,7 @@ def rule(
         return Verdict(stranded=_named([(pod, _text(view)) for view, pod in losers]))
     if known is not None:
         ends_at = known.started_at + device.spec.timing.seconds("drain_timeout")
-        followed = _followed(known, pods)
+        followed = _followed(_still_lost(known, views, pods), pods)
         if now < ends_at and not _has_arrived(followed, pods):
             gone = [one for one in followed.pods if _is_present(one, pods)]
             waiting = _unplaced(followed, pods)
@@ -90,10 +90,16 @@ def _without_gpu(view: View, device: AseDevice, pods: failover.Pods) -> list[Pod
     is_ours = mark is not None and mark.device == device.name and mark.gpus is not None
     if node is None or not is_ours or not view.in_service:
         return []
-    left = view.gpus
-    if node.allocatable.get(constants.GPU_RESOURCE, 0) > left:
+    if node.allocatable.get(constants.GPU_RESOURCE, 0) > view.gpus:
         return []
-    found = []
+    return _beyond(view, pods)
+
+
+def _beyond(view: View, pods: failover.Pods) -> list[Pod]:
+    """The pods on a Node for which its hardware has no GPU left."""
+    node, left, found = view.node, view.gpus, list[Pod]()
+    if node is None:
+        return found
     holders = [
         one
         for one in pods.by_node.get(node.name, ())
@@ -178,6 +184,16 @@ def _begun(going: Sequence[tuple[View, Pod]], pods: failover.Pods, now: float) -
         pods=tuple(gone),
         workloads=tuple(workloads),
     )
+
+
+def _still_lost(move: GpuMove, views: Sequence[View], pods: failover.Pods) -> GpuMove:
+    """The move without the pods that have a GPU again before they had to go."""
+    view = next((one for one in views if one.name == move.node), None)
+    if view is None:
+        return move
+    lost = {pod.uid for pod in _beyond(view, pods)}
+    left = tuple(one for one in move.pods if one.uid in lost or not _is_present(one, pods))
+    return move if len(left) == len(move.pods) else move.model_copy(update={"pods": left})
 
 
 def _followed(move: GpuMove, pods: failover.Pods) -> GpuMove:

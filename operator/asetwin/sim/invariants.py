@@ -18,7 +18,7 @@ from asetwin.sim.apiserver import ADDED, DELETED, Change
 from asetwin.sim.bodies import Json
 from asetwin.sim.masters import is_master
 from asetwin.sim.process import ACTOR
-from asetwin.sim.truths import NEWS_SECONDS, REACTION_SECONDS, Truth
+from asetwin.sim.truths import HEARING_SECONDS, NEWS_SECONDS, REACTION_SECONDS, Truth
 from asetwin.sim.wire import Call
 from asetwin.sim.world import World
 
@@ -365,11 +365,18 @@ class OneOut(Invariant):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
+        self._unpinned_at = -math.inf
         world.observers.append(self._look)
 
     def _look(self, change: Change) -> None:
         before = change.before
+        if change.plural == "pinnedworkers" and change.type == DELETED:
+            self._unpinned_at = self.world.now
         if change.plural != "nodes" or change.actor != ACTOR or before is None:
+            return
+        is_news = self.world.now - self._unpinned_at < HEARING_SECONDS
+        if is_news or not self.world.operator.hears_at_once():
+            # A cordon can be taken off again: nothing need be read once more for it.
             return
         name = change.body["metadata"]["name"]
         is_cordon = change.body["spec"].get("unschedulable") and not before["spec"].get(

@@ -159,6 +159,11 @@ class Operator(Process):
         since = max(self._started_at, self._lag_until, self._trouble_until)
         return self.is_running and not self.is_deaf and now - since > for_seconds
 
+    def hears_at_once(self) -> bool:
+        """Whether its watches bring what happens without delay."""
+        is_late = self.timeline.time() < self._lag_until or bool(self._arrives)
+        return not self.is_deaf and not is_late
+
     def _hears_at(self) -> float:
         """The time of day at which it hears of what it takes in just now."""
         return self.wall() - self.timeline.time() + self._hears_after()

@@ -7,6 +7,8 @@ from asetwin.resources import times
 from asetwin.sim.apiserver import Change
 from asetwin.sim.world import World
 
+HEARING_SECONDS = 0.05
+"""From an event to the turn that has heard of it, while its watches are whole."""
 NEWS_SECONDS = 0.5
 """An operator may act on what was so a moment ago."""
 REACTION_SECONDS = 5.0
