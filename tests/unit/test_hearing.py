@@ -94,6 +94,20 @@ def test_a_pod_that_was_there_before_us_has_the_servers_time() -> None:
     assert pod.created == 10.0
 
 
+async def test_a_pod_from_before_our_start_is_as_old_as_the_servers_clock_says() -> None:
+    hearing = Hearing()
+    hearing.now, hearing.cluster.is_synced = 190.0, False
+    api = lists(5, pods=[pod_created("1970-01-01T00:01:30Z")])
+    api.ahead = 90.0
+    await hearing.cluster.resync(api)
+    (pod,) = hearing.cluster.snapshot().pods
+    assert hearing.now - pod.created == 10.0
+    # It stays so, also where the next list tells of another version.
+    await hearing.cluster.resync(lists(6, pods=[pod_created("1970-01-01T00:01:30Z", version=6)]))
+    (pod,) = hearing.cluster.snapshot().pods
+    assert hearing.now - pod.created == 10.0
+
+
 def test_a_while_in_which_no_kubelet_was_heard_is_noted() -> None:
     hearing = Hearing()
     hearing.tell(100.0, "t1")

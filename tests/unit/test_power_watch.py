@@ -4,6 +4,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from email.utils import formatdate
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import ApiClient, Configuration
 
 from asetwin.kube import client, errors
+from unit.builders import NOW
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -57,6 +60,34 @@ async def test_events_come_in_order_until_the_server_ends_the_watch() -> None:
     given = [event("ADDED", a="1"), event("MODIFIED", a="2" * 300_000), event("DELETED")]
     async with served_by(streams(*given)) as api:
         assert await told(api) == given
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ahead"),
+    [
+        pytest.param(-90, 90, id="ours-is-fast"),
+        pytest.param(3600, -3600, id="ours-is-slow"),
+        pytest.param(0, 0, id="the-same"),
+    ],
+)
+async def test_an_answer_tells_how_far_our_clock_is_ahead(
+    seconds: float, ahead: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "time", SimpleNamespace(time=lambda: NOW + 0.9))
+
+    async def handler(_: web.Request) -> web.StreamResponse:
+        date = formatdate(NOW + seconds, usegmt=True)
+        return web.json_response({"items": []}, headers={"Date": date})
+
+    async with served_by(handler) as api:
+        assert api.ahead == 0
+        await api.get(PATH)
+        assert api.ahead == pytest.approx(ahead, abs=0.5 if ahead else 0)
+
+
+@pytest.mark.parametrize("date", [None, "", "yesterday"])
+def test_without_a_date_the_clocks_are_taken_for_the_same(date: str | None) -> None:
+    assert client._ahead(date, NOW) == 0
 
 
 async def test_the_watch_is_asked_for_with_its_version_and_its_time() -> None:

@@ -8,8 +8,10 @@ the command line.
 
 import json
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlencode
 
 import aiohttp
@@ -24,12 +26,19 @@ from asetwin.kube.paths import collection as collection
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
+LEAST_SKEW_SECONDS = 2.0
 WATCH_SLACK_SECONDS = 10.0
 """A watch that the API server has not ended by then, after its own time-out, is broken."""
 
 
 class Client:
     """One connection pool to one API server; make it with :func:`connect`."""
+
+    ahead: float = 0.0
+    """By how many seconds our clock is ahead of the API server's, as its last answer told.
+
+    To the second, because HTTP tells it so; 0 where it is less than two.
+    """
 
     def __init__(self, api: ApiClient) -> None:
         self._api = api
@@ -111,6 +120,7 @@ class Client:
                 method, path, params=params, body=body, content_type=content_type
             )
             text = await response.read()
+            self.ahead = _ahead(response.headers.get("Date"), time.time())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unavailable(asked, error) from error
         answer = _parse(text)
@@ -135,6 +145,15 @@ class Client:
             url = f"{url}?{urlencode(params)}"
         headers |= {"Content-Type": content_type, "Accept": "application/json"}
         return await self._api.call_api(method, url, headers, body, _request_timeout=limits)
+
+
+def _ahead(date: str | None, now: float) -> float:
+    """How far ``now`` is ahead of an answer's Date, whose fraction of a second is not told."""
+    try:
+        told = parsedate_to_datetime(date or "").timestamp() + 0.5
+    except ValueError:
+        return 0.0
+    return now - told if abs(now - told) > LEAST_SKEW_SECONDS else 0.0
 
 
 def _unavailable(asked: str, error: Exception) -> errors.Unavailable:

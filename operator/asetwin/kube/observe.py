@@ -133,6 +133,8 @@ class Cluster:
         self._shelves = {plural: _Shelf() for plural in KINDS}
         self._snapshot: Snapshot | None = None
         self._complaints: dict[str, str] = {}
+        self._ahead = 0.0
+        """By how many seconds our clock was ahead of the API server's when we came."""
         self.is_synced = False
 
     def apply(
@@ -180,8 +182,8 @@ class Cluster:
     def _dated(self, pod: core.Pod, before: core.Pod | None) -> core.Pod:
         """The pod with the time of its creation by our clock, from when we first heard of it.
 
-        The server's clock may be another one. What it had before we came is
-        taken from it as it is.
+        The server's clock may be another one. What it had before we came is as
+        old as it says, by its own clock.
         """
         created = pod.created
         if before is not None:
@@ -189,6 +191,8 @@ class Cluster:
         elif self.is_synced:
             now = self._clock()
             created = min(max(created, now - NEWS_SECONDS), now)
+        elif self._ahead:
+            created += self._ahead
         return pod if created == pod.created else replace(pod, created=created)
 
     def _follow_clock(self) -> None:
@@ -278,6 +282,8 @@ class Cluster:
         installed raises :class:`asetwin.kube.errors.NotFound`.
         """
         answers = await asyncio.gather(*(api.get(kind.path) for kind in KINDS.values()))
+        if not self.is_synced:
+            self._ahead = api.ahead
         changed = False
         for kind, answer in zip(KINDS.values(), answers, strict=True):
             changed = self._replace(kind, answer) or changed

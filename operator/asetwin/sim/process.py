@@ -123,7 +123,7 @@ class Operator(Process):
         self._resync_at = math.inf
         self._started_at = self.timeline.time()
         self.cluster = Cluster(self._hears_at, self._hears_after)
-        self.wire = Wire(self._server, ACTOR, watch=self._watch)
+        self.wire = Wire(self._server, ACTOR, watch=self._watch, skew=lambda: self.timeline.skew)
         self.wire.trouble = self.trouble
         self.wire.crash_after = crash_after
         api = cast("Client", self.wire)

@@ -51,16 +51,27 @@ class Wire:
     """One process's way to the API server."""
 
     def __init__(
-        self, server: ApiServer, actor: str, *, watch: Callable[[Call], None] | None = None
+        self,
+        server: ApiServer,
+        actor: str,
+        *,
+        watch: Callable[[Call], None] | None = None,
+        skew: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._server = server
         self._actor = actor
         self._watch = watch
+        self._skew = skew
         self.writes = 0
         self.crash_after: int | None = None
         """After so many writes the process is dead: that write is done, its answer is lost."""
         self.is_cut = False
         self.trouble: Callable[[Call], Trouble | None] = lambda call: None
+
+    @property
+    def ahead(self) -> float:
+        """By how many seconds the process's clock is ahead of the API server's."""
+        return self._skew()
 
     async def get(self, path: str, **params: str) -> Json:
         """Read one object or one list."""
