@@ -2,22 +2,26 @@
 
 from typing import Any
 
+from e2e import engine
 from e2e.twin import DEVICE, NODE_A, NODE_B, SYSTEM, Twin
 
 
 def test_a_failure_that_is_deleted_while_the_operator_is_away_is_repaired_on_its_return(
     twin: Twin,
 ) -> None:
-    before = twin.footprint()
+    before, node = twin.footprint(), twin.nodes[NODE_A]
     twin.fail(NODE_A, "Node", unforetold="the operator goes in the middle")
-    twin.wait("the node to go", lambda: "node-down" in str(twin.footprint()[twin.nodes[NODE_A]]))
+    twin.wait("the node to go", lambda: "node-down" in str(twin.footprint()[node]))
     twin.scale_operator(0)
     try:
         twin.repair_all()
+        assert "node-down" in str(twin.footprint()[node]), "nobody else takes it off"
     finally:
         twin.scale_operator(1)
     twin.wait_steady()
     twin.wait("the Nodes as before", lambda: twin.footprint() == before)
+    assert engine.is_running(node)
+    assert twin.status()["history"][0]["from"] == NODE_A
 
 
 def test_nothing_of_ours_or_of_kopf_holds_what_is_not_ours(twin: Twin) -> None:

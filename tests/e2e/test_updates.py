@@ -223,6 +223,8 @@ def test_the_last_good_node_is_not_drained(twin: Twin) -> None:
     twin.apply(update("cautious"))
     twin.wait("a drain", lambda: stage(twin, "cautious") == ("Running", "Draining"))
     leaving = status(twin, "cautious")["nodes"][0]["name"]
+    stay = {pod["metadata"]["uid"] for pod in twin.pods_on(leaving)} & uids(twin, "web")
+    run = engine.state(twin.nodes[leaving])["StartedAt"]
     twin.wait("its cordon", lambda: twin.footprint()[twin.nodes[leaving]]["unschedulable"])
     other = NODE_B if leaving == NODE_A else NODE_A
     engine.lose(twin, other, "kill", unforetold="the one that it would fail over to is leaving")
@@ -235,6 +237,9 @@ def test_the_last_good_node_is_not_drained(twin: Twin) -> None:
             or stage(twin, "cautious") == ("Waiting", "Pending")
         ),
     )
+    assert len(stay) == 3
+    assert stay <= uids(twin, "web")
+    assert engine.state(twin.nodes[leaving])["StartedAt"] == run
     twin.delete("DeviceUpdate", "cautious")
     engine.docker("start", twin.nodes[other])
     twin.wait_steady(within=150)

@@ -67,34 +67,21 @@ def test_a_start_ends_whatever_a_hand_has_done(what: str) -> None:
     assert world.machines[A].machine is Machine.RUNNING
 
 
-def test_a_machine_that_is_frozen_while_it_boots_boots_on_when_it_is_thawed() -> None:
+@pytest.mark.parametrize(("what", "undo"), [("pause", "start"), ("cut", "restore")])
+def test_a_machine_that_is_struck_while_it_boots_is_heard_when_that_is_over(
+    what: str, undo: str
+) -> None:
     world = World()
     world.run(5)
     machine = world.machines[A]
     machine.stop()
     world.run(5)
     machine.start()
-    machine.pause()
+    getattr(machine, what)()
     before = renewed(world, A)
     world.run(30)
     assert renewed(world, A) == before
-    machine.start()
-    world.run(kubelets.BEAT_SECONDS)
-    assert renewed(world, A) > before
-
-
-def test_a_machine_that_is_cut_off_while_it_boots_is_not_heard() -> None:
-    world = World()
-    world.run(5)
-    machine = world.machines[A]
-    machine.stop()
-    world.run(5)
-    machine.start()
-    machine.cut()
-    before = renewed(world, A)
-    world.run(30)
-    assert renewed(world, A) == before
-    machine.restore()
+    getattr(machine, undo)()
     world.run(kubelets.BEAT_SECONDS)
     assert renewed(world, A) > before
 

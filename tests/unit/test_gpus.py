@@ -171,13 +171,20 @@ def remembered(seen: Snapshot, move: GpuMove) -> Snapshot:
     return replace(seen, devices={"ase": told})
 
 
-def test_a_gpu_that_is_repaired_before_its_pod_has_gone_keeps_it() -> None:
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_a_gpu_that_is_repaired_before_its_pod_has_gone_keeps_it(is_ready: bool) -> None:
     """As when the request that deletes it was refused again and again."""
-    parts = (offering("na", 0), offering("nb", 1), *deployment("infer"), infer(is_ready=True))
+    pod = infer(is_ready=True)
+    parts = (offering("na", 0), offering("nb", 1), *deployment("infer"), pod)
     move = ask(cluster(BROKEN, *parts)).move
     assert move is not None
     assert names(ask(remembered(cluster(BROKEN, *parts), move))) == ["infer-0"]
-    assert ask(remembered(cluster(*parts), move)) == gpus.Verdict()
+    repaired = cluster(*parts[:-1], replace(pod, is_ready=is_ready))
+    assert ask(remembered(repaired, move)) == gpus.Verdict()
+    # Nor does it go for a node that is none of the device's any more.
+    orphaned = remembered(cluster(BROKEN, *parts), move)
+    nodes = {name: one for name, one in orphaned.ase_nodes.items() if name != "a"}
+    assert names(ask(replace(orphaned, ase_nodes=nodes))) == []
 
 
 def test_the_move_is_remembered_until_the_replacement_is_ready() -> None:

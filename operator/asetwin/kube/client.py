@@ -27,6 +27,7 @@ MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
 LEAST_SKEW_SECONDS = 2.0
+"""What is less may be the way of the answer, and what a Date does not tell."""
 WATCH_SLACK_SECONDS = 10.0
 """A watch that the API server has not ended by then, after its own time-out, is broken."""
 
@@ -119,8 +120,9 @@ class Client:
             response = await self._send(
                 method, path, params=params, body=body, content_type=content_type
             )
-            text = await response.read()
+            # Now: the body of a long list takes its time.
             self.ahead = _ahead(response.headers.get("Date"), time.time())
+            text = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unavailable(asked, error) from error
         answer = _parse(text)

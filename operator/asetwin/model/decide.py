@@ -149,17 +149,10 @@ def _rechecks(facts: Facts, steps: Sequence[Step], *, is_forced: bool) -> list[R
     started again, and its pods were taken away on a proof that was long outdated;
     an update had been cancelled, and pods were deleted because its drain was late.
     """
-    found = _of_fenced(facts, steps)
+    found = [*_of_fenced(facts, steps), *gpus.rechecks(facts.lost_gpus, facts.views)]
     record = facts.record
     if is_forced and record is not None and record.update is not None:
         found.append(Recheck("deviceupdates", record.update))
-    move = facts.lost_gpus.move if facts.lost_gpus.deletions else None
-    found += [
-        step
-        for view in facts.views
-        if move is not None and view.name == move.node
-        for step in gpus.rechecks(view)
-    ]
     return found
 
 

@@ -70,13 +70,16 @@ def rule(
     return Verdict(move, _deletions(move.pods, move.node), stranded)
 
 
-def rechecks(view: View) -> tuple[Recheck, ...]:
+def rechecks(verdict: Verdict, views: Sequence[View]) -> list[Recheck]:
     """What says how many GPUs a node has left, to be read once more before pods are deleted."""
+    if verdict.move is None or not verdict.deletions:
+        return []
+    view = next(one for one in views if one.name == verdict.move.node)
+    found = [Recheck("asenodes", view.name)]
+    if view.member.worker is not None:
+        found.append(Recheck("pinnedworkers", view.member.worker.name))
     failed = [one for one in view.member.failures if one.spec.component.startswith(REASON)]
-    return (
-        Recheck("asenodes", view.name),
-        *(Recheck("hardwarefailures", one.name) for one in failed),
-    )
+    return [*found, *(Recheck("hardwarefailures", one.name) for one in failed)]
 
 
 def _without_gpu(view: View, device: AseDevice, pods: failover.Pods) -> list[Pod]:
@@ -188,10 +191,7 @@ def _begun(going: Sequence[tuple[View, Pod]], pods: failover.Pods, now: float) -
 
 def _still_lost(move: GpuMove, views: Sequence[View], pods: failover.Pods) -> GpuMove:
     """The move without the pods that have a GPU again before they had to go."""
-    view = next((one for one in views if one.name == move.node), None)
-    if view is None:
-        return move
-    lost = {pod.uid for pod in _beyond(view, pods)}
+    lost = {pod.uid for one in views if one.name == move.node for pod in _beyond(one, pods)}
     left = tuple(one for one in move.pods if one.uid in lost or not _is_present(one, pods))
     return move if len(left) == len(move.pods) else move.model_copy(update={"pods": left})
 
@@ -209,6 +209,9 @@ def _followed(move: GpuMove, pods: failover.Pods) -> GpuMove:
 
 
 def _has_arrived(move: GpuMove, pods: failover.Pods) -> bool:
+    if not move.pods:
+        # All of them have a GPU again.
+        return True
     is_ready = all(one.ready >= one.want for one in move.workloads)
     return is_ready and not any(_is_present(one, pods) for one in move.pods)
 

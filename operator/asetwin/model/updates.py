@@ -219,7 +219,7 @@ def _drain(turn: _Turn, node: NodeProgress) -> None:
     assert view is not None
     assert other is not None
     memory = node.drain or Drain(since=turn.now)
-    if record is None or other.node is None:
+    if record is None:
         turn.wait(Reason.NOT_HEALTHY, "a quorum of the device")
         return
     spec = turn.update.spec
@@ -266,7 +266,9 @@ def _reboot(turn: _Turn, node: NodeProgress) -> None:
     turn.message = view.summary
     if node.off_at is None:
         if not view.judged.is_off:
-            if _is_last_good(turn, node):
+            text = _needs(turn, node)
+            if text:
+                _take_back(turn, node, Reason.NOT_HEALTHY, text)
                 return
             if view.judged.waits_for:
                 turn.wait(Reason.WAITING_FOR_PROOF, view.judged.waits_for)
@@ -406,28 +408,29 @@ def _is_taken_back(turn: _Turn, node: NodeProgress) -> bool:
         reason, text = Reason.PAUSED, "spec.paused to be false"
     elif view is None or view.is_lost or view.state is NodeState.ISOLATED:
         text = _which_is(view) if view is not None else f"AseNode {node.name}, which is gone"
-    elif _is_last_good(turn, node):
-        return True
+    elif needed := _needs(turn, node):
+        text = needed
     elif not facts.has_quorum:
         text = "a quorum of the device"
     elif facts.record is not None and turn.record is None:
         text = f"failover {facts.record.id} to end: {facts.record.phase.value}"
-    if not text:
-        return False
-    turn.enter(node, Stage.PENDING, drain=None)
-    turn.wait(reason, text)
-    return True
+    if text:
+        _take_back(turn, node, reason, text)
+    return bool(text)
 
 
-def _is_last_good(turn: _Turn, node: NodeProgress) -> bool:
-    """Take a leave back that would leave the device without a node in service."""
+def _needs(turn: _Turn, node: NodeProgress) -> str:
+    """What the device needs the node for, in words; "" where the other one is in service."""
     other = turn.other(node.name)
     if other is not None and other.in_service:
-        return False
+        return ""
     what = _which_is(other) if other is not None else "another node"
+    return f"{what}; {node.name} stays in service, it is the last good one"
+
+
+def _take_back(turn: _Turn, node: NodeProgress, reason: Reason, text: str) -> None:
     turn.enter(node, Stage.PENDING, drain=None)
-    turn.wait(Reason.NOT_HEALTHY, f"{what}; {node.name} stays in service, it is the last good one")
-    return True
+    turn.wait(reason, text)
 
 
 # --- Words ---------------------------------------------------------------------------------------

@@ -382,7 +382,7 @@ def run(seed: int, profile: Profile = Profile.ALL, *, shrinks: bool = True) -> O
     outcome = Outcome(seed, failing, result.device_seconds, seen)
     if not result.passed:
         what = _kind(result)
-        small = shrink(content, what) if shrinks else content
+        small = shrink(content, what, keeps_heal=not result.violation) if shrinks else content
         outcome.finding = Finding(seed, what, result.objections, small)
     return outcome
 
@@ -395,14 +395,13 @@ def _kind(result: plays.Result) -> str:
     return re.sub(r"\d+(\.\d+)?|-[a-z0-9]{5}(?= )", "N", said)[:60]
 
 
-def shrink(content: Json, what: str) -> Json:
+def shrink(content: Json, what: str, *, keeps_heal: bool) -> Json:
     """The same scenario with as few events as still show it; then with fewer workloads.
 
-    Where an expectation was not met, what puts everything right stays: without
-    it whatever an event has broken would be broken still.
+    ``keeps_heal``: what puts everything right stays. Where an expectation was not
+    met, whatever an event has broken would be broken still without it.
     """
     left = [MOST_SHRINKING]
-    is_promise = what.isidentifier()
 
     def shows(candidate: Json) -> bool:
         if left[0] <= 0:
@@ -419,10 +418,11 @@ def shrink(content: Json, what: str) -> Json:
             at = 0
             while at < len(content[field_name]):
                 kept = content[field_name]
-                pinned = [one for one in kept[at : at + candidate_size] if "heal" in one]
-                rest = [*kept[:at], *([] if is_promise else pinned), *kept[at + candidate_size :]]
+                end = at + candidate_size
+                pinned = [one for one in kept[at:end] if keeps_heal and "heal" in one]
+                rest = [*kept[:at], *pinned, *kept[end:]]
                 fewer = {**content, field_name: rest}
-                if len(rest) < len(kept) and shows(fewer):
+                if rest != kept and shows(fewer):
                     content = fewer
                 else:
                     at += candidate_size

@@ -18,7 +18,7 @@ from asetwin.sim.apiserver import ADDED, DELETED, Change
 from asetwin.sim.bodies import Json
 from asetwin.sim.masters import is_master
 from asetwin.sim.process import ACTOR
-from asetwin.sim.truths import HEARING_SECONDS, NEWS_SECONDS, REACTION_SECONDS, Truth
+from asetwin.sim.truths import HEARING_SECONDS, NEWS_SECONDS, REACTION_SECONDS, Lately, Truth
 from asetwin.sim.wire import Call
 from asetwin.sim.world import World
 
@@ -153,10 +153,10 @@ class FencedPods(Invariant):
         super().__init__(world)
         self._truth = Truth(world)
         self._call: Call | None = None
-        self._told_off: dict[str, float] = {}
-        """Kubernetes Node → until when its worker was said to be off; infinite while it is."""
-        self._stated: dict[str, float] = {}
-        """What permits a deletion → until when it was there; infinite while it is."""
+        self._told_off = Lately(world)
+        """Kubernetes Nodes whose workers are said to be off."""
+        self._stated = Lately(world)
+        """What permits a deletion: ``force`` of an update, the failure of a ``gpu``."""
         world.observers.append(self._note_power)
         world.observers.append(self._note_stated)
         world.observers.append(self._look)
@@ -175,7 +175,7 @@ class FencedPods(Invariant):
         if (change.type == DELETED or is_forced) and is_bodily and not self._is_off(node):
             self.fail(f"pod {name} was force-deleted from {node}, which is not known to be off")
         is_plain = change.type != DELETED and not is_forced and not is_master(before)
-        is_allowed = self._lacks_gpu(before) or self._may_force()
+        is_allowed = self._lacks_gpu(before) or self._stated.holds("force")
         if is_plain and not self._is_evicted(before) and not is_allowed:
             self.fail(f"pod {name} was deleted without being a master's")
         if "kubernetes.io/config.mirror" in (before["metadata"].get("annotations") or {}):
@@ -189,22 +189,10 @@ class FencedPods(Invariant):
             return
         updates = self.world.server.objects("deviceupdates").values()
         failures = self.world.server.objects("hardwarefailures").values()
-        for what, is_there in (
-            ("force", any(one["spec"].get("onDrainTimeout") == "Force" for one in updates)),
-            ("gpu", any(one["spec"]["component"].startswith("GPU") for one in failures)),
-        ):
-            if is_there:
-                self._stated[what] = math.inf
-            elif math.isinf(self._stated.get(what, 0.0)):
-                self._stated[what] = self.world.now
-
-    def _is_stated(self, what: str) -> bool:
-        """Whether it is there, or was a moment ago: the news of its end is on its way."""
-        return self.world.now - self._stated.get(what, -math.inf) < NEWS_SECONDS
-
-    def _may_force(self) -> bool:
-        """Whether the resource of an update says that what is left may be deleted."""
-        return self._is_stated("force")
+        may_force = any(one["spec"].get("onDrainTimeout") == "Force" for one in updates)
+        has_failed = any(one["spec"]["component"].startswith("GPU") for one in failures)
+        self._stated.note("force", is_so=may_force)
+        self._stated.note("gpu", is_so=has_failed)
 
     def _is_evicted(self, pod: Json) -> bool:
         """Whether the request that is being carried out is the pod's eviction."""
@@ -215,7 +203,7 @@ class FencedPods(Invariant):
 
     def _lacks_gpu(self, pod: Json) -> bool:
         """Whether a GPU has failed, and its Node offers fewer than its pods ask for."""
-        if not self._is_stated("gpu"):
+        if not self._stated.holds("gpu"):
             return False
         node = self.world.server.find("nodes", bodies.node_of(pod))
         offered = ((node or {}).get("status") or {}).get("allocatable") or {}
@@ -229,7 +217,7 @@ class FencedPods(Invariant):
 
     def _is_off(self, node: str) -> bool:
         agent, kubelet = self.world.agent, self.world.kubelets[node]
-        if not self._is_told_off(node):
+        if not self._told_off.holds(node):
             devices = self.world.server.listed("asedevices")
             may_assume = any(one["spec"].get("fencing") == "BestEffort" for one in devices)
             is_heard = kubelet.is_on and not kubelet.is_silent and self._truth.is_renewing(node)
@@ -244,14 +232,8 @@ class FencedPods(Invariant):
             return
         node = change.body["spec"]["nodeName"]
         power = (change.body.get("status") or {}).get("power") or {}
-        if change.type != DELETED and power.get("observed") == "Off":
-            self._told_off[node] = math.inf
-        elif math.isinf(self._told_off.get(node, 0.0)):
-            self._told_off[node] = self.world.now
-
-    def _is_told_off(self, node: str) -> bool:
-        """Whether it is said, or was a moment ago: the news of the opposite is on its way."""
-        return self.world.now - self._told_off.get(node, -math.inf) < NEWS_SECONDS
+        is_off = change.type != DELETED and power.get("observed") == "Off"
+        self._told_off.note(node, is_so=is_off)
 
     def _exists(self, owner: Json) -> bool:
         sets = self.world.server.objects("daemonsets").values()

@@ -18,6 +18,26 @@ SHORTEST_SILENCE_SECONDS = 3.0
 _FATAL = {"Motherboard", "DIMM", "OSDisk", "Node", "Port3", "Port4"}
 
 
+class Lately:
+    """What is so, or was a moment ago: the news of its end may still be on its way."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._until: dict[str, float] = {}
+        """Infinite while it is so."""
+
+    def note(self, what: str, *, is_so: bool) -> None:
+        """Take note of how it is now."""
+        if is_so:
+            self._until[what] = math.inf
+        elif math.isinf(self._until.get(what, 0.0)):
+            self._until[what] = self._world.now
+
+    def holds(self, what: str) -> bool:
+        """Whether somebody may act on it."""
+        return self._world.now - self._until.get(what, -math.inf) < NEWS_SECONDS
+
+
 class Truth:
     """What is so in the world, and since when: told by machines and failures, not by statuses."""
 
