@@ -7,7 +7,7 @@ changing one orphans what an earlier version has signed.
 
 GROUP = "asetwin.dev"
 VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
+API_VERSION: str = f"{GROUP}/{VERSION}"
 
 SYSTEM_NAMESPACE = "asetwin-system"
 POWER_NAMESPACE = "asetwin-power"

@@ -13,7 +13,7 @@ from asetwin.resources.demands import Requirement
 
 Json = Mapping[str, Any]
 
-MUST_STATE = ("requests.cpu", "requests.memory", "limits.cpu", "limits.memory")
+MUST_STATE: tuple[str, ...] = ("requests.cpu", "requests.memory", "limits.cpu", "limits.memory")
 """Keys whose resource every container has to state, where a quota has them."""
 
 

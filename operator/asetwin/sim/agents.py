@@ -249,7 +249,9 @@ class PowerAgent(Process):
         is_idle = verdict.command is None and machine.machine is Machine.RUNNING
         if is_accepted and is_asked and is_idle and restart is not None:
             self._busy.add(node)
-            self.timeline.call_later(RESTART_SECONDS, self._restarted, worker.name, restart.asked)
+            self.timeline.call_later(
+                RESTART_SECONDS, self._restarted, node, worker.name, restart.asked
+            )
         if verdict.command is not None:
             self._busy.add(node)
             if verdict.command is Command.KILL and machine.machine is Machine.PAUSED:
@@ -259,13 +261,10 @@ class PowerAgent(Process):
             delay = self.timeline.varied(takes)
             self.timeline.call_later(delay, self._carry_out, node, verdict.command)
 
-    def _restarted(self, worker: str, asked: str | None) -> None:
+    def _restarted(self, node: str, worker: str, asked: str | None) -> None:
         """The kubelet is back after a moment; its containers have never stopped."""
-        found = self._server.find("pinnedworkers", worker)
-        if found is None:
-            return
-        self._busy.discard(found["spec"]["nodeName"])
-        if not self.is_running:
+        self._busy.discard(node)
+        if not self.is_running or self._server.find("pinnedworkers", worker) is None:
             return
         self._server.actor = ACTOR
         try:

@@ -93,8 +93,8 @@ class _Maker:
             events.append({"at": 0.0, "patch": what})
         for _ in range(rng.randint(4, 14)):
             now += rng.choice((rng.uniform(0, 0.5), rng.uniform(0, 6), rng.uniform(5, 240)))
-            for verb, what in self._deed(now):
-                events.append({"at": round(now, 2), verb: what})
+            for verb, given in self._deed(now):
+                events.append({"at": round(now, 2), verb: given})
         while self.failures < 2:
             now += rng.uniform(5, 60)
             events.append({"at": round(now, 2), "fail": [self._component(is_fatal=True)]})

@@ -23,7 +23,7 @@ from asetwin.sim.wire import Call
 from asetwin.sim.world import World
 
 
-class Violation(AssertionError):
+class Violation(Exception):
     """A promise of the design was broken; the message says which, when and how."""
 
 

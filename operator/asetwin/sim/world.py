@@ -58,7 +58,7 @@ NAMESPACES = (
 )
 
 
-class Stuck(AssertionError):
+class Stuck(Exception):
     """What was waited for did not happen in time; the message has the last of the trace."""
 
 
