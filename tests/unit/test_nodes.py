@@ -276,6 +276,25 @@ def test_the_stable_time_counts_from_the_last_of_power_and_readiness() -> None:
     assert turns.look(108.0, ready=True).returns_at == 108.0 + STABLE_SECONDS
 
 
+@pytest.mark.parametrize(
+    ("boot", "since"),
+    [
+        pytest.param(90.0, 100.0, id="before-it-was-well"),
+        pytest.param(105.0, 105.0, id="unseen-as-behind-a-broken-watch"),
+        pytest.param(300.0, 100.0, id="told-by-a-clock-that-was-ahead"),
+    ],
+)
+def test_the_stable_time_counts_from_the_last_boot_that_is_known(boot: float, since: float) -> None:
+    conditions = condition("Available", since=100.0), condition("WorkerReady", since=60.0)
+    found = view(
+        ase_node("a", conditions=conditions),
+        worker("wa", status={"power": {"observed": "On", "startedAt": render(boot)}}),
+        node("na", owned=OURS),
+        now=106.0,
+    )
+    assert found.returns_at == since + STABLE_SECONDS
+
+
 def test_a_node_that_never_left_has_no_moment_of_return() -> None:
     assert Turns().look(100.0, out=False).returns_at is None
 

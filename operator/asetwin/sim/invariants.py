@@ -505,7 +505,7 @@ class BackWhenWell(Invariant):
         timing = device["spec"].get("timing") or {}
         by_profile = 3 if timing.get("profile") == "Fast" else 60
         stable = float(timing.get("stableSeconds", by_profile))
-        well = max(truth.well.get(name, -math.inf), truth.on.get(node, -math.inf))
+        well = max(truth.well.get(name, -math.inf), truth.back.get(node, -math.inf))
         # By its own clock: what a status remembers is older when that was set forward meanwhile.
         jumps = (by for at, by in self.world.timeline.jumps if at >= well - REACTION_SECONDS)
         since_then = now - well + sum(by for by in jumps if by > 0)

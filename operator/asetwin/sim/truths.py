@@ -15,6 +15,7 @@ REACTION_SECONDS = 5.0
 """Within this an operator that hears well has seen what has happened, also after a retry."""
 SHORTEST_SILENCE_SECONDS = 3.0
 """Of the heartbeat time-outs that a device may have with the simulation's Leases."""
+FAILED, OFF = "failed", "off"
 _FATAL = {"Motherboard", "DIMM", "OSDisk", "Node", "Port3", "Port4"}
 
 
@@ -48,12 +49,16 @@ class Truth:
         self.fine: dict[str, float] = {}
         """AseNode → since when nothing of the kind is stated, where something was."""
         self.well: dict[str, float] = {}
-        """The same without failures that were over before anybody could have looked."""
+        """The same without failures of which the operator could not hear while they lasted."""
         self.off: dict[str, float] = {}
         """Kubernetes Node → since when its machine stands still."""
         self.on: dict[str, float] = {}
         """Kubernetes Node → since when its machine runs, where it stood still before."""
+        self.back: dict[str, float] = {}
+        """The same without stops of which it could not hear, and which no agent has told of."""
         self._well_before: dict[str, float | None] = {}
+        self._heard: set[tuple[str, str]] = set()
+        """What has failed or stands still, and has done so while the operator could hear of it."""
         self._machine_changes = 0
         world.observers.append(self._changed)
         world.step_observers.append(self._look)
@@ -88,6 +93,7 @@ class Truth:
             parts = failed.get(node, set())
             is_fatal = bool(parts & _FATAL) or {"PSU1", "PSU2"} <= parts
             if is_fatal and node not in self.fatal:
+                self._heard.discard((FAILED, node))
                 self.fatal[node] = self.world.now
                 self.fine.pop(node, None)
                 self._well_before[node] = self.well.pop(node, None)
@@ -95,14 +101,26 @@ class Truth:
                 self._mend(node)
 
     def _mend(self, node: str) -> None:
-        before, now = self._well_before.pop(node, None), self.world.now
-        self.fine[node] = now
-        if now - self.fatal.pop(node) > NEWS_SECONDS:
-            self.well[node] = now
+        before = self._well_before.pop(node, None)
+        self._listen()
+        del self.fatal[node]
+        self.fine[node] = self.world.now
+        if (FAILED, node) in self._heard:
+            self.well[node] = self.world.now
         elif before is not None:
             self.well[node] = before
 
+    def _listen(self) -> None:
+        """Take note of what lasts, and of which the operator could have heard by now."""
+        for kind, lasting in ((FAILED, self.fatal), (OFF, self.off)):
+            for name, since in lasting.items():
+                lasts = self.world.now - since > NEWS_SECONDS
+                if lasts and self.world.operator.hears_well(for_seconds=NEWS_SECONDS):
+                    self._heard.add((kind, name))
+
     def _look(self) -> None:
+        if self.fatal or self.off:
+            self._listen()
         if self.world.machine_changes == self._machine_changes:
             return
         self._machine_changes = self.world.machine_changes
@@ -110,6 +128,9 @@ class Truth:
             if machine.is_running:
                 if self.off.pop(node, None) is not None:
                     self.on[node] = self.world.now
+                    if (OFF, node) in self._heard or self.world.agent.is_running:
+                        self.back[node] = self.world.now
             elif node not in self.off:
+                self._heard.discard((OFF, node))
                 self.off[node] = self.world.now
                 self.on.pop(node, None)
