@@ -39,9 +39,8 @@ def modules() -> list[str]:
     return [str(one) for one in wanted if str(one.relative_to(top)) not in INTERPRETED]
 
 
-def main() -> None:
-    """Compile; says nothing where all went well."""
-    scratch = tempfile.mkdtemp()
+def build(scratch: str) -> None:
+    """Compile; what lies between source and modules goes to a folder that is thrown away."""
     config = Path(scratch, "mypy.ini")
     config.write_text(MYPY, encoding="utf-8")
     built = mypycify(
@@ -57,6 +56,12 @@ def main() -> None:
         ext_modules=built,
         script_args=["-q", "build_ext", "--inplace", "--build-temp", os.path.join(scratch, "o")],
     )
+
+
+def main() -> None:
+    """Compile; says nothing where all went well."""
+    with tempfile.TemporaryDirectory() as scratch:
+        build(scratch)
 
 
 if __name__ == "__main__":

@@ -164,8 +164,8 @@ def view(
         device, ase_node, member.worker, judged, now, is_out=is_out, is_planned=planned is not None
     )
     quarantined = _set_quarantined(conditions, record, device)
-    may_return, boot = is_out and not asked.is_out, _last_boot(member, now)
-    returns_at = _stable_at(available, ready, boot, timing) if may_return else None
+    may_return = is_out and not asked.is_out
+    returns_at = _stable_at(available, ready, record, timing, now) if may_return else None
     state = _state(member, node, failure, verdict, judged, asked, is_out=is_out)
     if state is NodeState.RETURNING and record.is_quarantined:
         state, returns_at = NodeState.QUARANTINED, None
@@ -197,21 +197,18 @@ def _is_suspected(conditions: tuple[Condition, ...]) -> bool:
     return found is not None and found.reason == Reason.SUSPECTED
 
 
-def _stable_at(available: Condition, ready: Condition, boot: float, timing: Timing) -> float | None:
+def _stable_at(
+    available: Condition, ready: Condition, record: quarantine.Record, timing: Timing, now: float
+) -> float | None:
     """When a node has been healthy for long enough; None where it is not healthy."""
     if available.status != "True" or ready.status != "True":
         return None
-    # Nobody may have been there to see that it was off meanwhile; its start is on record.
-    since = max(available.last_transition_time, ready.last_transition_time, boot)
+    since = max(available.last_transition_time, ready.last_transition_time)
+    # Nobody may have been there to see that it was off meanwhile; its start is on record. One that
+    # lies ahead was told by a clock that has been set since.
+    if record.booted_at is not None and record.booted_at <= now:
+        since = max(since, record.booted_at)
     return since + timing.seconds("stable")
-
-
-def _last_boot(member: Member, now: float) -> float:
-    """Since when its machine runs, as far as the power agent says; 0 where nobody knows."""
-    told = member.worker.status.power if member.worker is not None else None
-    started_at = told.started_at if told is not None else None
-    # One that lies ahead was told by a clock that has been set since.
-    return started_at if started_at is not None and started_at <= now else 0.0
 
 
 def _loss_words(member: Member, judged: power.Judgement, failure: failures.InForce) -> str:
