@@ -34,6 +34,8 @@ CHECK_SECONDS = 2.0
 IDLE_SECONDS = 10.0
 """The longest time between two turns, so that liveness can tell a stuck loop from a quiet one."""
 RESYNC_SECONDS = 60.0
+LISTED_SECONDS = (1.0, 10.0)
+"""After kopf has listed a kind, everything is read once more; again for kinds that came late."""
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 5.0
 STUCK_SECONDS = 45.0
@@ -63,6 +65,17 @@ class Loop:
         self._tracks: dict[str, Track] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._keeper = Track()
+        self._echoes: list[float] = []
+        """When, monotonic, everything is read once more because kopf has listed something."""
+
+    def listed(self) -> None:
+        """kopf has listed a kind: it begins to watch, or the version it watched from was gone.
+
+        Of what was deleted between our own reading and its listing no event tells.
+        """
+        now = time.monotonic()
+        self._echoes = [now + one for one in LISTED_SECONDS]
+        self._keeper.wake.set()
 
     def wake(self) -> None:
         """Something has changed: every loop looks again."""
@@ -98,10 +111,12 @@ class Loop:
             while True:
                 self._keeper.turned_at = time.monotonic()
                 self._keep()
-                due = resynced_at + RESYNC_SECONDS - time.monotonic()
+                dues = [resynced_at + RESYNC_SECONDS, *self._echoes]
+                due = min(dues) - time.monotonic()
                 if due <= 0:
-                    await self._resync()
                     resynced_at = time.monotonic()
+                    self._echoes = [at for at in self._echoes if at > resynced_at]
+                    await self._resync()
                     continue
                 await _wait(self._keeper.wake, min(due, IDLE_SECONDS))
         finally:

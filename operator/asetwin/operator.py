@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 import kopf
@@ -46,12 +47,20 @@ class Operator:
         group, _, version = kind.group.rpartition("/")
 
         async def seen(event: Any, **_: Any) -> None:
-            is_gone = event["type"] == "DELETED"
-            changed = self._cluster.apply(kind.plural, event["object"], is_gone=is_gone)
-            if changed and self._loop is not None:
-                self._loop.wake()
+            self._seen(kind, event)
 
         kopf.on.event(group, version, kind.plural, id=kind.plural, registry=self.registry)(seen)
+
+    def _seen(self, kind: Kind, event: Mapping[str, Any]) -> None:
+        is_gone = event["type"] == "DELETED"
+        changed = self._cluster.apply(kind.plural, event["object"], is_gone=is_gone)
+        if self._loop is None:
+            return
+        if event["type"] is None:
+            # kopf's word for what it has found by listing, in its documentation of on.event().
+            self._loop.listed()
+        if changed:
+            self._loop.wake()
 
     async def _start(self, settings: kopf.OperatorSettings, **_: Any) -> None:
         settings.posting.enabled = False  # our Events are posted by the loop

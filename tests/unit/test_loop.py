@@ -16,7 +16,14 @@ from asetwin import loop as loops
 from asetwin.kube import errors
 from asetwin.kube.act import Executor
 from asetwin.kube.observe import KINDS, Cluster
-from asetwin.loop import CHECK_SECONDS, GATHER_SECONDS, IDLE_SECONDS, UNBOUND, Loop
+from asetwin.loop import (
+    CHECK_SECONDS,
+    GATHER_SECONDS,
+    IDLE_SECONDS,
+    LISTED_SECONDS,
+    UNBOUND,
+    Loop,
+)
 from asetwin.model.plan import Plan
 from unit.builders import NOW, FakeApi
 from unit.virtual_time import VirtualLoop
@@ -369,6 +376,48 @@ def test_the_cluster_is_read_anew_every_minute_and_what_is_new_wakes_everybody(p
 
     # Quiet turns every ten seconds, and one more when the list has shown something new.
     assert play(scenario, "x").at("x")[-2:] in ([60, 60 + GATHER_SECONDS], [50, 60])
+
+
+def test_what_was_deleted_before_kopf_listed_is_found_soon_after(play: Play) -> None:
+    async def scenario(bed: Bed) -> None:
+        bed.have("x", "y")
+        await bed.run(0.3)
+        # y goes before kopf has listed and watches: its events tell of x alone.
+        bed.have("x", version=2)
+        bed.loop.listed()
+        await bed.run(LISTED_SECONDS[0] + 0.1)
+        assert list(bed.cluster.snapshot().devices) == ["x"]
+
+    play(scenario)
+
+
+def test_a_kind_that_kopf_lists_late_and_empty_is_read_once_more(play: Play) -> None:
+    async def scenario(bed: Bed) -> None:
+        bed.have("x", "y")
+        await bed.run(0.3)
+        bed.loop.listed()
+        await bed.run(LISTED_SECONDS[0] + 0.1)
+        bed.have("x", version=2)
+        await bed.run(LISTED_SECONDS[1] - LISTED_SECONDS[0])
+        assert list(bed.cluster.snapshot().devices) == ["x"]
+        reads = len(bed.api.calls)
+        await bed.run(40)
+        assert len(bed.api.calls) == reads
+
+    play(scenario)
+
+
+def test_a_long_list_is_followed_by_two_readings_not_by_one_for_each_object(play: Play) -> None:
+    async def scenario(bed: Bed) -> None:
+        await bed.run(0.3)
+        reads = len(bed.api.calls)
+        for _ in range(50):
+            bed.loop.listed()
+            await bed.run(0.01)
+        await bed.run(20)
+        assert len(bed.api.calls) == reads + 2 * len(KINDS)
+
+    play(scenario, "x")
 
 
 # --- Devices come and go --------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 kopf delivers events (:mod:`asetwin.operator`), :mod:`asetwin.kube.act` hands
 in what its writes returned, and :meth:`Cluster.resync` lists everything anew.
 The last one is not only the start: kopf tells of no deletion that happened
-while a watch was broken, so the loop resyncs now and then.
+while a watch was broken or before it watched, so the loop resyncs whenever
+kopf has listed a kind, and now and then.
 
 An object is only ever replaced by a newer version of itself. Resource
 versions are compared as numbers, which Kubernetes documents as allowed for

@@ -30,8 +30,9 @@ class Violation(Exception):
 class Invariant:
     """One promise."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, truth: Truth) -> None:
         self.world = world
+        self.truth = truth
 
     def fail(self, text: str) -> None:
         """Report a broken promise."""
@@ -41,8 +42,8 @@ class Invariant:
 class OneMaster(Invariant):
     """At no moment do two masters of one device serve, and epochs only grow (4.7)."""
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
+    def __init__(self, world: World, truth: Truth) -> None:
+        super().__init__(world, truth)
         self._highest: dict[str, int] = {}
         world.step_observers.append(self._look)
         world.observers.append(self._forget)
@@ -70,8 +71,8 @@ class OneMaster(Invariant):
 class ForeignMarks(Invariant):
     """What the operator did not put on a Node or into a namespace, it leaves alone (3)."""
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
+    def __init__(self, world: World, truth: Truth) -> None:
+        super().__init__(world, truth)
         world.observers.append(self._look)
 
     def _look(self, change: Change) -> None:
@@ -149,9 +150,8 @@ class FencedPods(Invariant):
     DaemonSets' and mirror pods it does not delete at all (4.4).
     """
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self._truth = Truth(world)
+    def __init__(self, world: World, truth: Truth) -> None:
+        super().__init__(world, truth)
         self._call: Call | None = None
         self._told_off = Lately(world)
         """Kubernetes Nodes whose workers are said to be off."""
@@ -220,7 +220,7 @@ class FencedPods(Invariant):
         if not self._told_off.holds(node):
             devices = self.world.server.listed("asedevices")
             may_assume = any(one["spec"].get("fencing") == "BestEffort" for one in devices)
-            is_heard = kubelet.is_on and not kubelet.is_silent and self._truth.is_renewing(node)
+            is_heard = kubelet.is_on and not kubelet.is_silent and self.truth.is_renewing(node)
             return may_assume and not is_heard and not agent.is_running
         # A machine that somebody starts runs no pods before its kubelet is up; the agent has seen
         # it long before that, and whoever trusts the agent until then does no harm.
@@ -243,9 +243,8 @@ class FencedPods(Invariant):
 class LiftedFirst(Invariant):
     """No workload's pod is removed while our quota in its namespace limits anything (4.8)."""
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self._truth = Truth(world)
+    def __init__(self, world: World, truth: Truth) -> None:
+        super().__init__(world, truth)
         self._edited: dict[bodies.Key, float] = {}
         """Our quotas → when somebody else has changed them last."""
         world.observers.append(self._look)
@@ -261,7 +260,7 @@ class LiftedFirst(Invariant):
         for quota in self.world.server.listed("resourcequotas", namespace):
             edited = self._edited.get(bodies.key(quota), -math.inf)
             is_news = self.world.now - edited < NEWS_SECONDS or (
-                not math.isinf(edited) and self._truth.is_blind()
+                not math.isinf(edited) and self.truth.is_blind()
             )
             if _is_ours(quota) and quota["spec"].get("hard") and not is_news:
                 self.fail(f"pod {namespace}/{name} was removed under {quota['spec']['hard']}")
@@ -273,8 +272,8 @@ class FewInFlight(Invariant):
     A drain for an update goes on where nothing is Ready, if its resource says so.
     """
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
+    def __init__(self, world: World, truth: Truth) -> None:
+        super().__init__(world, truth)
         self._missing: dict[str, int] = {}
         world.call_observers.append(self._look)
         world.observers.append(self._begin)
@@ -345,8 +344,8 @@ class OneOut(Invariant):
     What counts is the moment at which the operator cordons a Node for an update.
     """
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
+    def __init__(self, world: World, truth: Truth) -> None:
+        super().__init__(world, truth)
         self._unpinned_at = -math.inf
         world.observers.append(self._look)
 
@@ -389,8 +388,8 @@ class OneOut(Invariant):
 class JournalHolds(Invariant):
     """The masters' journal alone proves that no two of them served at the same time (4.7)."""
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
+    def __init__(self, world: World, truth: Truth) -> None:
+        super().__init__(world, truth)
         self._seen: dict[str, int] = {}
         world.step_observers.append(self._look)
 
@@ -408,9 +407,8 @@ class JournalHolds(Invariant):
 class TrueStates(Invariant):
     """Up, Down and Offline are said as design 4.1 has it, a moment of reaction aside."""
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self._truth = Truth(world)
+    def __init__(self, world: World, truth: Truth) -> None:
+        super().__init__(world, truth)
         world.observers.append(self._look)
 
     def _look(self, change: Change) -> None:
@@ -419,7 +417,7 @@ class TrueStates(Invariant):
         before, after = (
             ((one or {}).get("status") or {}).get("state") for one in (change.before, change.body)
         )
-        if before == after or self._truth.is_blind():
+        if before == after or self.truth.is_blind():
             return
         if change.plural == "asenodes":
             self._node(change.body["metadata"]["name"], str(after))
@@ -427,7 +425,7 @@ class TrueStates(Invariant):
             self._device(change.body["metadata"]["name"], str(after))
 
     def _node(self, name: str, state: str) -> None:
-        truth, now = self._truth, self.world.now
+        truth, now = self.truth, self.world.now
         since = truth.fatal.get(name)
         if state == "Up" and since is not None and now - since > REACTION_SECONDS:
             self.fail(f"{name} is said to be Up with a fatal failure since {since:.1f} s")
@@ -451,11 +449,11 @@ class TrueStates(Invariant):
             for one in self.world.server.objects("pinnedworkers").values()
             if one["spec"]["nodeName"] == node
         )
-        is_heard = kubelet.is_on and not kubelet.is_silent and self._truth.is_renewing(node)
+        is_heard = kubelet.is_on and not kubelet.is_silent and self.truth.is_renewing(node)
         return not is_heard or reboots or told_off
 
     def _device(self, name: str, state: str) -> None:
-        truth, now = self._truth, self.world.now
+        truth, now = self.truth, self.world.now
         nodes = [
             one["metadata"]["name"]
             for one in self.world.server.objects("asenodes").values()
@@ -471,9 +469,8 @@ class TrueStates(Invariant):
 class BackWhenWell(Invariant):
     """Our marks leave a Node only when its node has been well for a while (4.6)."""
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self._truth = Truth(world)
+    def __init__(self, world: World, truth: Truth) -> None:
+        super().__init__(world, truth)
         world.observers.append(self._look)
 
     def _look(self, change: Change) -> None:
@@ -486,7 +483,7 @@ class BackWhenWell(Invariant):
             down in {taint["key"] for taint in one["spec"].get("taints") or ()}
             for one in (change.before, change.body)
         )
-        if not had or has or self._truth.is_blind():
+        if not had or has or self.truth.is_blind():
             return
         node = change.body["metadata"]["name"]
         for worker in self.world.server.objects("pinnedworkers").values():
@@ -498,7 +495,7 @@ class BackWhenWell(Invariant):
         device = self.world.server.find("asedevices", member["spec"]["device"]) if member else None
         if device is None or bodies.is_deleting(device):
             return
-        truth, now = self._truth, self.world.now
+        truth, now = self.truth, self.world.now
         since = truth.fatal.get(name)
         if since is not None and now - since > REACTION_SECONDS:
             self.fail(f"{node} was taken back, and {name} has failed since {since:.1f} s")
@@ -516,9 +513,8 @@ class BackWhenWell(Invariant):
 class LiftedWhileOut(Invariant):
     """The reserve limits nothing as long as a lost node's pods are on the other one (4.8)."""
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self._truth = Truth(world)
+    def __init__(self, world: World, truth: Truth) -> None:
+        super().__init__(world, truth)
         self._pinned_at: dict[str, float] = {}
         world.observers.append(self._look)
 
@@ -528,7 +524,7 @@ class LiftedWhileOut(Invariant):
         is_ours = change.plural == "resourcequotas" and change.actor == ACTOR
         if not is_ours or change.type == DELETED or not change.body["spec"].get("hard"):
             return
-        if self._truth.is_blind():
+        if self.truth.is_blind():
             # The answer to the write that set the taints may have been lost.
             return
         workers = self.world.server.objects("pinnedworkers").values()
@@ -563,5 +559,6 @@ ALL: tuple[type[Invariant], ...] = (
 
 def watch(world: World, kinds: Iterable[type[Invariant]] = ALL) -> None:
     """Have a world keep its promises from now on."""
+    truth = Truth(world)
     for kind in kinds:
-        kind(world)
+        kind(world, truth)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 ACTOR = "operator"
 WATCH_SECONDS = 0.005
 """How long a watch event is on its way."""
+LISTING_SECONDS = 0.3
+"""From the start of a process, or of hearing again, until kopf has listed and watches."""
 RESTART_SECONDS = 4.0
 """From the death of the process to the start of the next one."""
 INSTALL_RETRY_SECONDS = 2.0
@@ -105,6 +107,11 @@ class Operator(Process):
         self._tracks: dict[str, Track] = {}
         self._news: deque[tuple[float, Change]] = deque()
         self._resync_at = math.inf
+        self._watch_at = math.inf
+        """When kopf lists what there is, after which it tells of what happens."""
+        self._is_watching = False
+        self._echoes: list[float] = []
+        """When everything is read once more, for what was deleted before kopf listed."""
         self._changes = 0
         """Counts what may make a plan another one, renewals apart."""
         self._has_missed = self._has_found = False
@@ -116,8 +123,11 @@ class Operator(Process):
         self._run = 0
         server.watch(self._seen)
 
-    def start(self, *, crash_after: int | None = None) -> None:
-        """A new process; ``crash_after`` so many writes it dies and is started again."""
+    def start(self, *, crash_after: int | None = None, is_watching: bool = False) -> None:
+        """A new process; ``crash_after`` so many writes it dies and is started again.
+
+        ``is_watching``: it has begun long before the world, and hears of all that happens there.
+        """
         self._run += 1
         self.is_running = True
         self._resync_at = math.inf
@@ -131,13 +141,18 @@ class Operator(Process):
         self._executor = Executor(api, self.cluster, settings, clock=self.wall)
         self._tracks, self._news, self._arrives = {}, deque(), {}
         self.timeline.call_soon(self._retry_sync, self._run)
+        if is_watching:
+            self._is_watching = True
+        else:
+            self._watch_soon()
 
     def stop(self) -> None:
         """The process is gone, whatever it was doing."""
         self.wire.is_cut = True
         self.is_running = False
         self._run += 1
-        self._resync_at = math.inf
+        self._resync_at = self._watch_at = math.inf
+        self._is_watching, self._echoes = False, []
         self._tracks, self._news = {}, deque()
         self.sleep()
 
@@ -147,11 +162,29 @@ class Operator(Process):
 
     def listen(self, *, is_deaf: bool) -> None:
         """Whether watch events reach it; what it has missed it finds when it lists anew."""
-        if self.is_deaf and not is_deaf:
-            self._started_at = self.timeline.time()
-        if self.is_deaf and not is_deaf and self.is_running:
-            self.timeline.call_soon(self._retry_sync, self._run)
-        self.is_deaf = is_deaf
+        was_deaf, self.is_deaf = self.is_deaf, is_deaf
+        if was_deaf and not is_deaf and self.is_running:
+            self._watch_soon()
+
+    def _watch_soon(self) -> None:
+        """kopf begins to list each kind; whom it watches from then on."""
+        self._is_watching, self._echoes = False, []
+        self._watch_at = self.timeline.after(LISTING_SECONDS)
+        self._started_at = self._watch_at + loop.LISTED_SECONDS[0]
+        self.wake_at(self._watch_at)
+
+    def _list(self) -> None:
+        """What kopf has listed comes as events; what is not there any more is in none."""
+        self._watch_at, self._is_watching = math.inf, True
+        listed = [
+            self.cluster.apply(plural, body)
+            for plural in KINDS
+            for body in self._server.objects(plural).values()
+        ]
+        self._echoes = [self.timeline.after(one) for one in loop.LISTED_SECONDS]
+        if any(listed):
+            self._changes += 1
+            self._wake_tracks(loop.GATHER_SECONDS)
 
     def hears_well(self, *, for_seconds: float) -> bool:
         """Whether it has been there, and in the picture, for at least so long."""
@@ -162,7 +195,7 @@ class Operator(Process):
     def hears_at_once(self) -> bool:
         """Whether its watches bring what happens without delay."""
         is_late = self.timeline.time() < self._lag_until or bool(self._arrives)
-        return not self.is_deaf and not is_late
+        return self._is_watching and not self.is_deaf and not is_late
 
     def _hears_at(self) -> float:
         """The time of day at which it hears of what it takes in just now."""
@@ -183,7 +216,7 @@ class Operator(Process):
     def _seen(self, change: Change) -> None:
         if not self.is_running or change.plural not in KINDS:
             return
-        if self.is_deaf:
+        if self.is_deaf or not self._is_watching:
             self._has_missed = True
             return
         if self._beats is not None and self._beats.at is not None:
@@ -276,20 +309,27 @@ class Operator(Process):
         if not self.is_running:
             return
         now = self.timeline.time()
+        if now >= self._watch_at and not self.is_deaf:
+            self._list()
         self._take_news(now)
         if self.cluster.is_synced:
             self._keep_tracks()
             for name, track in self._tracks.items():
                 if track.due <= now and not track.is_busy:
                     self._turn(name, track)
-            if now >= self._resync_at:
+            if now >= min([self._resync_at, *self._echoes]):
                 self._resync_at = now + loop.RESYNC_SECONDS
+                self._echoes = [at for at in self._echoes if at > now]
                 # In quiet only where it can find something: it has heard of all else.
                 if self._beats is None or self._has_missed:
                     self._has_missed = False
                     self._spawn(self._sync, self._resynced)
         dues = [track.due for track in self._tracks.values() if not track.is_busy]
         dues += [due for due, _ in list(self._news)[:1]] + [self._resync_at]
+        if self.cluster.is_synced:
+            dues += self._echoes
+        if not self.is_deaf:
+            dues.append(self._watch_at)
         if min(dues) < math.inf:
             self.wake_at(max(min(dues), now))
 

@@ -117,7 +117,7 @@ class World:
         if self.beats is not None:
             self.beats.has_ended = self.operator.turn_soon
         self.server.watch(self._changed)
-        self.operator.start()
+        self.operator.start(is_watching=True)
 
     # --- What happens ------------------------------------------------------------------------
 
