@@ -183,6 +183,15 @@ class Twin:
 
         self.wait("a steady device", is_steady, within=within)
 
+    def wait_alone(self, *, within: float = 60) -> None:
+        """No pod of an earlier test is left: they are displaced with ours and go when they please."""
+
+        def is_alone() -> bool:
+            spaces = {one["metadata"]["namespace"] for one in self.all("Pod")}
+            return not any(one.startswith("e2e-") for one in spaces - {self.namespace})
+
+        self.wait("the pods of earlier tests to go", is_alone, within=within)
+
     def foretell(self, ase_node: str) -> None:
         """Keep what FailoverReady says of a node that is about to be lost.
 
