@@ -184,7 +184,7 @@ class Twin:
         self.wait("a steady device", is_steady, within=within)
 
     def wait_alone(self, *, within: float = 60) -> None:
-        """No pod of an earlier test is left: they are displaced with ours and go when they please."""
+        """Until no pod of an earlier test is left, which would be displaced with ours."""
 
         def is_alone() -> bool:
             spaces = {one["metadata"]["namespace"] for one in self.all("Pod")}

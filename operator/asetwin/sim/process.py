@@ -286,6 +286,7 @@ class Operator(Process):
         """As :meth:`_synced`; one that fails is not tried again by itself."""
         if isinstance(error, errors.KubeError):
             self._report(f"resync failed: {error}")
+            self._has_missed = True
         else:
             self._synced(None)
 
