@@ -66,7 +66,7 @@ class Loop:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._keeper = Track()
         self._echoes: list[float] = []
-        """When, monotonic, everything is read once more because kopf has listed something."""
+        """When, monotonic, everything is read once more: kopf has listed, or a reading failed."""
 
     def listed(self) -> None:
         """kopf has listed a kind: it begins to watch, or the version it watched from was gone.
@@ -160,6 +160,8 @@ class Loop:
                 self.wake()
         except errors.KubeError as error:
             logger.warning("resync failed: %s", error)
+            # What it was to find may be missed for a minute; one that is due anyway will do.
+            self._echoes = self._echoes or [time.monotonic() + LAST_RETRY_SECONDS]
 
     async def _device(self, name: str) -> None:
         """One device's loop; no error of one turn ends it."""

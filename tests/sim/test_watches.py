@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from asetwin import loop
+from asetwin.resources.devices import FailoverPhase
 from asetwin.sim import invariants
 from asetwin.sim.process import LISTING_SECONDS
 from asetwin.sim.world import World
@@ -30,6 +31,14 @@ def start_anew(world: World) -> None:
     world.run(BETWEEN)
 
 
+def assert_is_back(world: World) -> None:
+    """The failed node is in service again, and history tells of one failover that ended well."""
+    world.run(1)  # The nodes' statuses are written after the device's.
+    nodes = world.server.listed("asenodes")
+    assert [one["status"]["state"] for one in nodes] == ["Up", "Up"]
+    assert [one.phase for one in world.device().status.history] == [FailoverPhase.RECOVERED]
+
+
 def test_a_displaced_workload_that_is_deleted_then_is_not_waited_for(world: World) -> None:
     # On kind a namespace went in that moment; a failover waited a minute for its pods.
     world.apply(stories.FAILURE)
@@ -37,6 +46,10 @@ def test_a_displaced_workload_that_is_deleted_then_is_not_waited_for(world: Worl
     start_anew(world)
     world.delete("Deployment", "web", "shop")
     world.run_until(lambda: stories.has_recovered(world), within=20)
+    failover = world.device().status.failover
+    assert failover is not None
+    assert [(one.name, one.want) for one in failover.workloads] == [("web", 0)]
+    assert failover.recovered == failover.displaced > 0
 
 
 def test_a_failure_that_is_deleted_then_is_known_to_be_repaired(world: World) -> None:
@@ -45,6 +58,7 @@ def test_a_failure_that_is_deleted_then_is_known_to_be_repaired(world: World) ->
     start_anew(world)
     world.delete_all(stories.FAILURE)
     world.run_until(lambda: stories.is_calm(world), within=40)
+    assert_is_back(world)
 
 
 def test_a_failure_that_is_stated_then_is_seen_in_kopfs_list(world: World) -> None:
@@ -64,3 +78,4 @@ def test_what_is_deleted_while_a_watch_is_broken_is_found_when_it_is_whole_again
     world.run(1)
     world.operator.listen(is_deaf=False)
     world.run_until(lambda: stories.is_calm(world), within=40)
+    assert_is_back(world)

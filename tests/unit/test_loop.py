@@ -20,6 +20,7 @@ from asetwin.loop import (
     CHECK_SECONDS,
     GATHER_SECONDS,
     IDLE_SECONDS,
+    LAST_RETRY_SECONDS,
     LISTED_SECONDS,
     UNBOUND,
     Loop,
@@ -326,6 +327,26 @@ def test_a_resync_that_fails_is_told_and_ends_nothing(
 
 
 # --- Start and resync -----------------------------------------------------------------------------
+
+
+def test_a_reading_that_failed_is_made_up_for_within_seconds(play: Play) -> None:
+    async def scenario(bed: Bed) -> None:
+        bed.have("x", "y")
+        await bed.run(0.3)
+        bed.have("x", version=2)
+        whole = dict(bed.api.answers)
+        bed.api.answers["get", KINDS["pods"].path] = errors.KubeError("away", status=503)
+        bed.loop.listed()
+        await bed.run(LISTED_SECONDS[1] + 0.1)
+        assert list(bed.cluster.snapshot().devices) == ["x", "y"]
+        bed.api.answers = whole
+        await bed.run(LAST_RETRY_SECONDS)
+        assert list(bed.cluster.snapshot().devices) == ["x"]
+        reads = len(bed.api.calls)
+        await bed.run(40)
+        assert len(bed.api.calls) == reads
+
+    play(scenario)
 
 
 def test_crds_that_are_missing_are_told_once_and_waited_for(

@@ -108,10 +108,9 @@ class Operator(Process):
         self._news: deque[tuple[float, Change]] = deque()
         self._resync_at = math.inf
         self._watch_at = math.inf
-        """When kopf lists what there is, after which it tells of what happens."""
-        self._is_watching = False
+        """When kopf lists what there is and begins to tell of what happens; infinite: it has."""
         self._echoes: list[float] = []
-        """When everything is read once more, for what was deleted before kopf listed."""
+        """When everything is read once more, as in the loop."""
         self._changes = 0
         """Counts what may make a plan another one, renewals apart."""
         self._has_missed = self._has_found = False
@@ -141,9 +140,7 @@ class Operator(Process):
         self._executor = Executor(api, self.cluster, settings, clock=self.wall)
         self._tracks, self._news, self._arrives = {}, deque(), {}
         self.timeline.call_soon(self._retry_sync, self._run)
-        if is_watching:
-            self._is_watching = True
-        else:
+        if not is_watching:
             self._watch_soon()
 
     def stop(self) -> None:
@@ -152,7 +149,7 @@ class Operator(Process):
         self.is_running = False
         self._run += 1
         self._resync_at = self._watch_at = math.inf
-        self._is_watching, self._echoes = False, []
+        self._echoes = []
         self._tracks, self._news = {}, deque()
         self.sleep()
 
@@ -167,15 +164,15 @@ class Operator(Process):
             self._watch_soon()
 
     def _watch_soon(self) -> None:
-        """kopf begins to list each kind; whom it watches from then on."""
-        self._is_watching, self._echoes = False, []
+        """kopf begins to list each kind, and watches it from then on."""
+        self._echoes = []
         self._watch_at = self.timeline.after(LISTING_SECONDS)
         self._started_at = self._watch_at + loop.LISTED_SECONDS[0]
         self.wake_at(self._watch_at)
 
     def _list(self) -> None:
         """What kopf has listed comes as events; what is not there any more is in none."""
-        self._watch_at, self._is_watching = math.inf, True
+        self._watch_at = math.inf
         listed = [
             self.cluster.apply(plural, body)
             for plural in KINDS
@@ -192,10 +189,14 @@ class Operator(Process):
         since = max(self._started_at, self._lag_until, self._trouble_until)
         return self.is_running and not self.is_deaf and now - since > for_seconds
 
+    @property
+    def _is_watching(self) -> bool:
+        return not self.is_deaf and math.isinf(self._watch_at)
+
     def hears_at_once(self) -> bool:
         """Whether its watches bring what happens without delay."""
         is_late = self.timeline.time() < self._lag_until or bool(self._arrives)
-        return self._is_watching and not self.is_deaf and not is_late
+        return self._is_watching and not is_late
 
     def _hears_at(self) -> float:
         """The time of day at which it hears of what it takes in just now."""
@@ -216,7 +217,7 @@ class Operator(Process):
     def _seen(self, change: Change) -> None:
         if not self.is_running or change.plural not in KINDS:
             return
-        if self.is_deaf or not self._is_watching:
+        if not self._is_watching:
             self._has_missed = True
             return
         if self._beats is not None and self._beats.at is not None:
@@ -283,10 +284,12 @@ class Operator(Process):
         self.wake()
 
     def _resynced(self, error: BaseException | None) -> None:
-        """As :meth:`_synced`; one that fails is not tried again by itself."""
+        """As :meth:`_synced`; one that fails is made up for as in the loop."""
         if isinstance(error, errors.KubeError):
             self._report(f"resync failed: {error}")
             self._has_missed = True
+            self._echoes = self._echoes or [self.timeline.after(loop.LAST_RETRY_SECONDS)]
+            self.wake_at(self._echoes[0])
         else:
             self._synced(None)
 
