@@ -54,6 +54,7 @@ def twin(cluster: Twin, request: pytest.FixtureRequest) -> Iterator[Twin]:
     # What an earlier test that failed has left under way must not become what is "before".
     cluster.wait_steady(within=120)
     cluster.begin(request.node.name)
+    cluster.wait_alone()
     before = cluster.footprint()
     yield cluster
     cluster.end(has_failed=request.node.stash.get(HAS_FAILED, False))

@@ -58,7 +58,6 @@ def test_node_a_fails_and_its_pods_and_the_master_run_on_b(
         "patch", "ased", DEVICE, "--type=merge", "-p", '{"spec":{"master":{"failback":false}}}'
     )
     twin.deploy()
-    twin.wait_alone()
     displaced = {pod["metadata"]["uid"] for pod in twin.pods_on(NODE_A)}
     expected = len(replaceable_on(twin, NODE_A))
     before = twin.master()
@@ -105,7 +104,6 @@ def test_the_node_without_the_master_fails_and_the_master_stays(twin: Twin) -> N
     home, other = NODE_A, NODE_B
     if before["spec"]["nodeName"] == twin.nodes[NODE_B]:
         home, other = NODE_B, NODE_A
-    twin.wait_alone()
     displaced = len(replaceable_on(twin, other))
     assert displaced
 

@@ -184,7 +184,7 @@ class Twin:
         self.wait("a steady device", is_steady, within=within)
 
     def wait_alone(self, *, within: float = 60) -> None:
-        """Until no pod of an earlier test is left, which would be displaced with ours."""
+        """Until no pod of an earlier test is left: it holds a place, and is displaced with ours."""
 
         def is_alone() -> bool:
             spaces = {one["metadata"]["namespace"] for one in self.all("Pod")}
@@ -288,6 +288,11 @@ class Twin:
             namespace = one["metadata"].get("namespace")
             self.delete(one["kind"], one["metadata"]["name"], namespace)
         self.delete("Namespace", self.namespace)
+        # Nobody waits for what they do before they end; the next test waits for their place.
+        self.kubectl(
+            *("delete", "pods", "--all", "--namespace", self.namespace),
+            *("--grace-period=1", "--wait=false", "--ignore-not-found"),
+        )
 
     def repair_all(self) -> None:
         """Delete every HardwareFailure; before that, what was foretold is compared."""
@@ -296,7 +301,7 @@ class Twin:
             self.delete("HardwareFailure", one["metadata"]["name"])
 
     def delete(self, kind: str, name: str, namespace: str | None = None) -> None:
-        """Delete one object, if it is there; pods of a namespace go without grace."""
+        """Delete one object, if it is there."""
         query = self._class(kind).objects(self.api)
         found = (query.filter(namespace=namespace) if namespace else query).get_or_none(name=name)
         if found is not None:
