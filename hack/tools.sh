@@ -60,9 +60,9 @@ ensure_venv() {
 	VENV=$(venv_dir)
 	export VENV
 	if [[ ! -d $VENV ]]; then
-		lock build
+		lock venv
 		step "Python environment" venv_build
-		unlock build
+		unlock venv
 	fi
 	launchers
 }
