@@ -12,8 +12,8 @@ from e2e.twin import NODE_A, NODE_B, Twin
 def cpu_budget(twin: Twin) -> int:
     """The device's budget in millicores, once nothing takes from it but what stays on its nodes.
 
-    Pods of earlier tests are still on their way out, in namespaces that are no
-    workload's any more: until they are gone they count as the system's.
+    Pods of an earlier test counted as the system's while its namespace ended; the
+    operator may not have looked again since they went.
     """
     workers = list(twin.nodes.values())
     offered = [twin.get("Node", one)["status"]["allocatable"]["cpu"] for one in workers]
