@@ -53,7 +53,7 @@ def test_node_a_fails_and_its_pods_and_the_master_run_on_b(
     twin.kubectl(
         "patch", "ased", DEVICE, "--type=merge", "-p", '{"spec":{"master":{"failback":true}}}'
     )
-    twin.wait("the master on A", lambda: _master_node(twin) == twin.nodes[NODE_A], within=30)
+    twin.wait("the master on A", lambda: _master_node(twin) == twin.nodes[NODE_A], within=60)
     twin.kubectl(
         "patch", "ased", DEVICE, "--type=merge", "-p", '{"spec":{"master":{"failback":false}}}'
     )

@@ -36,7 +36,7 @@ def master_slot(twin: Twin) -> str:
 def bring_master_to_a(twin: Twin) -> None:
     if master_slot(twin) != "A":
         patch(twin, {"master": {"failback": True}})
-        twin.wait("the master on A", lambda: master_slot(twin) == "A", within=30)
+        twin.wait("the master on A", lambda: master_slot(twin) == "A", within=60)
     patch(twin, {"master": {"failback": False}})
     twin.wait_steady()
 

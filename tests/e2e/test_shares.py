@@ -39,6 +39,8 @@ def wait_master_on(twin: Twin, ase_node: str) -> None:
     twin.wait(
         f"the master on {ase_node}",
         lambda: (found := twin.master()) is not None and found["spec"]["nodeName"] == node,
+        # Its claim may be refused at first: docs/when-x-happens.md.
+        within=60,
     )
 
 
