@@ -27,16 +27,7 @@ def web(twin: Twin) -> str:
 
 @pytest.fixture
 def master_on_a(twin: Twin) -> None:
-    bring_master_to(twin, NODE_A)
-
-
-def bring_master_to(twin: Twin, ase_node: str) -> None:
-    """By asking for it, as a person does; afterwards it is not asked for any more."""
-    wish = {"spec": {"master": {"failback": True, "preferredNode": ase_node}}}
-    twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", json.dumps(wish))
-    twin.wait(f"the master on {ase_node}", lambda: home(twin) == ase_node, within=60)
-    wish = {"spec": {"master": {"failback": False, "preferredNode": None}}}
-    twin.kubectl("patch", "ased", DEVICE, "--type=merge", "-p", json.dumps(wish))
+    twin.bring_master_to(NODE_A)
 
 
 def home(twin: Twin) -> str:

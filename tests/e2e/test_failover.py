@@ -50,13 +50,7 @@ def replaceable_on(twin: Twin, ase_node: str) -> list[str]:
 def test_node_a_fails_and_its_pods_and_the_master_run_on_b(
     twin: Twin, components: tuple[str, ...]
 ) -> None:
-    twin.kubectl(
-        "patch", "ased", DEVICE, "--type=merge", "-p", '{"spec":{"master":{"failback":true}}}'
-    )
-    twin.wait("the master on A", lambda: _master_node(twin) == twin.nodes[NODE_A], within=60)
-    twin.kubectl(
-        "patch", "ased", DEVICE, "--type=merge", "-p", '{"spec":{"master":{"failback":false}}}'
-    )
+    twin.bring_master_to(NODE_A)
     twin.deploy()
     displaced = {pod["metadata"]["uid"] for pod in twin.pods_on(NODE_A)}
     expected = len(replaceable_on(twin, NODE_A))

@@ -34,10 +34,8 @@ def master_slot(twin: Twin) -> str:
 
 
 def bring_master_to_a(twin: Twin) -> None:
-    if master_slot(twin) != "A":
-        patch(twin, {"master": {"failback": True}})
-        twin.wait("the master on A", lambda: master_slot(twin) == "A", within=60)
-    patch(twin, {"master": {"failback": False}})
+    twin.bring_master_to(NODE_A)
+    twin.wait("the device to say so", lambda: master_slot(twin) == "A")
     twin.wait_steady()
 
 

@@ -112,20 +112,17 @@ def _taken(node: str, address: str) -> Iterator[None]:
 def _reaches(twin: Twin, source: str, target: str) -> None:
     """A pod on one node is answered by a pod on the other."""
 
-    def ready_on(ase_node: str) -> Json:
-        """A pod that stays: what moves back home still runs for a moment, and then is gone."""
-        node = twin.nodes[ase_node]
-        return next(
-            pod for pod in of(twin, "web") if is_ready(pod) and pod["spec"]["nodeName"] == node
-        )
-
     def is_answered() -> bool:
-        name = ready_on(source)["metadata"]["name"]
-        url = f"http://{ready_on(target)['status']['podIP']}:8080/"
+        # Ready ones: what moves back home still runs for a moment, and then is gone.
+        askers, asked = twin.ready_on(source), twin.ready_on(target)
+        if not askers or not asked:
+            return False
+        address = twin.get("Pod", asked[0], twin.namespace)["status"]["podIP"]
+        url = f"http://{address}:8080/"
         program = f"import urllib.request as r; print(r.urlopen({url!r}, timeout=5).status)"
         try:
             answer = twin.kubectl(
-                "-n", twin.namespace, "exec", name, "--", "python3", "-c", program
+                "-n", twin.namespace, "exec", askers[0], "--", "python3", "-c", program
             )
         except subprocess.CalledProcessError:
             # No answer yet; what the program said of it stands in the test's own output.

@@ -18,7 +18,6 @@ import pytest
 from asetwin.sim import files, plays
 from asetwin.sim.clock import START
 from e2e import engine
-from e2e.test_device import bring_master_to
 from e2e.twin import DEVICE, NODE_A, NODE_B, Json, Twin
 from e2e.workloads import budget, deployment, places
 
@@ -130,7 +129,7 @@ WORKERS = ("worker-a", "worker-b")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_kind_and_simulation_tell_the_same_story(twin: Twin, path: Path) -> None:
     expected = simulated(path)
-    bring_master_to(twin, NODE_A)
+    twin.bring_master_to(NODE_A)
     twin.apply(deployment(twin, "web", REPLICAS), budget(twin, "web", "web", maxUnavailable=1))
     spread = [NODE_A] * (REPLICAS // 2) + [NODE_B] * (REPLICAS // 2)
     twin.wait("pods on both nodes", lambda: places(twin, "web") == spread, within=60)

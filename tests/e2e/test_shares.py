@@ -34,16 +34,6 @@ def other(ase_node: str) -> str:
     return NODE_B if ase_node == NODE_A else NODE_A
 
 
-def wait_master_on(twin: Twin, ase_node: str) -> None:
-    node = twin.nodes[ase_node]
-    twin.wait(
-        f"the master on {ase_node}",
-        lambda: (found := twin.master()) is not None and found["spec"]["nodeName"] == node,
-        # Its claim may be refused at first: docs/when-x-happens.md.
-        within=60,
-    )
-
-
 def test_what_was_written_to_a_share_is_there_after_a_failover(twin: Twin) -> None:
     twin.apply(*sample(twin, "PersistentVolumeClaim", "Deployment"))
     home = home_of(twin, "ledger")
@@ -103,7 +93,7 @@ def test_the_journal_has_no_gap_and_no_overlap_over_two_failovers(twin: Twin) ->
         assert master is not None
         home = next(n for n, node in twin.nodes.items() if node == master["spec"]["nodeName"])
         twin.fail(home, "Node")
-        wait_master_on(twin, other(home))
+        twin.wait_master_on(other(home))
         twin.repair_all()
         twin.wait_steady()
 
