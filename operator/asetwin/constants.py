@@ -36,6 +36,9 @@ ANNOTATION_OWNED = "asetwin.dev/owned"
 ANNOTATION_LIFTED = "asetwin.dev/lifted-for"
 """On our ResourceQuota: the id of the failover for which it is lifted."""
 
+ANNOTATION_RETRIES = "asetwin.dev/start-retries"
+"""On a master's pod: how often its kubelet was asked to try its start anew (see model.master)."""
+
 TAINT_NODE_DOWN = "asetwin.dev/node-down"
 TAINT_OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 TAINT_EFFECT = "NoExecute"

@@ -1,9 +1,12 @@
 """Shares outlive a node, volumes on a node's own disks do not; the journal proves one master."""
 
+import json
 import subprocess
 
 import pytest
 
+from asetwin.kube import bodies
+from asetwin.model import plan
 from e2e.shares import SHARES, journal, journal_file, on_share, read
 from e2e.twin import DEVICE, NODE_A, NODE_B, SYSTEM, Json, Twin, epoch, is_ready
 
@@ -82,6 +85,39 @@ def test_a_pod_whose_volume_is_on_the_lost_node_is_named_and_waits_for_it(twin: 
     twin.repair_all()
     twin.wait_steady()
     assert home_of(twin, "scratch-0") == home
+
+
+def test_a_kubelet_tries_a_start_anew_that_is_asked_for_again(twin: Twin) -> None:
+    """What model.master stands on: one kubelet, two pods that it cannot start, one is asked for."""
+    node = twin.nodes[NODE_A]
+    (claim,) = sample(twin, "PersistentVolumeClaim")
+    (ledger,) = sample(twin, "Deployment")
+    pod_spec = {**ledger["spec"]["template"]["spec"], "nodeName": node}
+    for name in ("asked", "waiting"):
+        meta = {"name": name, "namespace": twin.namespace}
+        twin.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": pod_spec})
+
+    def refused() -> set[str]:
+        events = twin.all("Event", twin.namespace)
+        return {one["involvedObject"]["name"] for one in events if one["reason"] == "FailedMount"}
+
+    def is_bound() -> bool:
+        found = twin.get("PersistentVolumeClaim", claim["metadata"]["name"], twin.namespace)
+        return bool(found["status"].get("phase") == "Bound")
+
+    twin.wait("both to be refused", lambda: refused() == {"asked", "waiting"})
+    twin.apply(claim)
+    twin.wait("the claim", is_bound)
+    step = plan.RetryStart(twin.namespace, "asked", 1)
+    patch = json.dumps(bodies.retry_patch(step))
+    twin.kubectl("patch", "pod", "asked", "-n", twin.namespace, "--type=merge", "-p", patch)
+
+    def phases() -> dict[str, str]:
+        return {pod["metadata"]["name"]: pod["status"]["phase"] for pod in twin.pods()}
+
+    twin.wait("the one that is asked for", lambda: phases()["asked"] == "Running")
+    assert phases()["waiting"] == "Pending"
+    twin.wait("the other one, by itself", lambda: phases()["waiting"] == "Running")
 
 
 def test_the_journal_has_no_gap_and_no_overlap_over_two_failovers(twin: Twin) -> None:

@@ -31,8 +31,6 @@ LABEL = "asetwin-e2e"
 LOOK_SECONDS = 0.15
 FORESIGHT_SECONDS = 2.0
 """How long after a change FailoverReady may still be about what was before it."""
-REFUSED_SECONDS = 15
-"""A kubelet asks again after ten for a claim that it was refused, or after half of it more."""
 
 Json = dict[str, Any]
 
@@ -196,32 +194,14 @@ class Twin:
             return self.wait(what, look, within=more)
 
     def wait_master_on(self, ase_node: str) -> Json:
-        """The master that serves there; later only where its claim was refused at first.
-
-        That is a race inside Kubernetes: docs/when-x-happens.md.
-        """
+        """The master that serves there."""
         node = self.nodes[ase_node]
 
         def serving() -> Json | None:
             master = self.master()
             return master if master and master["spec"]["nodeName"] == node else None
 
-        def is_refused() -> bool:
-            pods = self.all("Pod", SYSTEM, **{"asetwin.dev/role": "master"})
-            uids = {pod["metadata"]["uid"] for pod in pods}
-            return any(
-                "no relationship found" in one.get("message", "")
-                for one in self.all("Event", SYSTEM)
-                if one["reason"] == "FailedMount" and one["involvedObject"].get("uid") in uids
-            )
-
-        found: Json = self.wait_excused(
-            f"the master on {ase_node}",
-            serving,
-            is_refused,
-            within=30,
-            more=REFUSED_SECONDS,
-        )
+        found: Json = self.wait(f"the master on {ase_node}", serving)
         return found
 
     def bring_master_to(self, ase_node: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from asetwin.model import master
 from asetwin.sim import files, plays
 from asetwin.sim.files import FileError
 
@@ -175,6 +176,21 @@ def test_what_is_not_as_expected_is_an_objection(expected: dict[str, Any], objec
     assert len(result.objections) == 1
     assert objection in result.objections[0]
     assert result.objections[0].startswith("expect[0]: ")
+
+
+def test_a_master_whose_claim_is_refused_at_first_hardly_starts_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The kubelet alone would let it wait for ten seconds and more.
+    def outage(refusals: float) -> float:
+        events = [at(5, fail="node-a/Node")]
+        given = parse(events=events, mountRefusals=refusals, timing="Fast", end=60)
+        return plays.play(given).outages["master"]
+
+    usual = outage(0)
+    assert usual + 1 < outage(1) < usual + 3
+    monkeypatch.setattr(master, "RETRY_SECONDS", ())
+    assert usual + 9 < outage(1) < usual + 16
 
 
 def test_time_offline_is_measured() -> None:

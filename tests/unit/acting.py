@@ -33,6 +33,7 @@ STEPS: dict[str, Step] = {
     "pod-by-force": plan.DeletePod("shop", "web-1", "u1", force=True),
     "evict": plan.Evict("shop", "web-1", "u1"),
     "master": plan.CreateMaster("ase", "u-ase", 3, "a", "na", 2),
+    "retry": plan.RetryStart("asetwin-system", "ase-master-3", 2),
     "service": plan.CreateMasterService("ase", "u-ase"),
     "new-quota": plan.WriteQuota("shop", "ase", {"pods": "5"}),
     "quota": plan.WriteQuota(
@@ -75,6 +76,7 @@ CALLS: dict[str, tuple[str, str]] = {
     "pod-by-force": ("delete", f"{NAMESPACED}/shop/pods/web-1"),
     "evict": ("create", f"{NAMESPACED}/shop/pods/web-1/eviction"),
     "master": ("create", f"{NAMESPACED}/asetwin-system/pods"),
+    "retry": ("patch", f"{NAMESPACED}/asetwin-system/pods/ase-master-3"),
     "service": ("create", f"{NAMESPACED}/asetwin-system/services"),
     "new-quota": ("create", f"{NAMESPACED}/shop/resourcequotas"),
     "quota": ("patch", f"{NAMESPACED}/shop/resourcequotas/asetwin-reserve"),

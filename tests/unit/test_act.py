@@ -107,6 +107,7 @@ RAISES: dict[str, set[str]] = {
     "pod-by-force": ANY - GONE,
     "evict": set(),
     "master": ANY,
+    "retry": ANY - HOPELESS,
     "service": ANY,
     "new-quota": ANY - HOPELESS,
     "quota": ANY - HOPELESS,

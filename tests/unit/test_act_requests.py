@@ -228,6 +228,12 @@ async def test_a_master_pod_is_bound_to_its_node_and_knows_its_epoch() -> None:
     assert (container["image"], env["ASETWIN_EPOCH"], env["ASETWIN_NODE"]) == ("img", "3", "a")
 
 
+async def test_a_start_that_is_asked_for_again_changes_one_annotation_and_nothing_else() -> None:
+    # The kubelet looks at a pod at once whose annotations change; none of the others is touched.
+    body = await body_of("retry")
+    assert body == {"metadata": {"annotations": {"asetwin.dev/start-retries": "2"}}}
+
+
 async def test_the_masters_service_selects_whichever_pod_is_ready() -> None:
     body = await body_of("service")
     assert body["spec"]["selector"] == {"asetwin.dev/device": "ase", "asetwin.dev/role": "master"}

@@ -174,6 +174,14 @@ def test_a_pod_is_ready_only_when_its_condition_is_true(status: str, is_ready: b
     assert Pod.read(changed(POD, "status", "conditions", to=conditions)).is_ready is is_ready
 
 
+@pytest.mark.parametrize(
+    ("text", "count"), [(None, 0), ("2", 2), ("", 0), ("two", 0), ("-1", 0), ("²", 0)]
+)
+def test_how_often_a_start_was_asked_for_again_is_read(text: str | None, count: int) -> None:
+    noted = {"asetwin.dev/start-retries": text} if text is not None else None
+    assert Pod.read(changed(POD, "metadata", "annotations", to=noted)).start_retries == count
+
+
 def test_a_static_pod_is_told_by_its_mirror_annotation() -> None:
     mark = {"kubernetes.io/config.mirror": "0123"}
     assert Pod.read(changed(POD, "metadata", "annotations", to=mark)).is_mirror

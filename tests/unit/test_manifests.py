@@ -282,7 +282,7 @@ def test_the_operator_may_do_what_it_does_and_no_more() -> None:
         "apiextensions.k8s.io/customresourcedefinitions": read,
     }
     assert granted("Role", "asetwin-operator") == {
-        "/pods": {"create"},
+        "/pods": {"create", "patch"},
         "/services": {"create", "delete"},
         "/persistentvolumeclaims": {"create", "delete"},
         "coordination.k8s.io/leases": {"delete"},

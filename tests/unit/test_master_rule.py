@@ -7,7 +7,8 @@ import pytest
 
 from asetwin.model import master
 from asetwin.model.master import Verdict
-from asetwin.model.plan import CreateMaster, CreateMasterService, DeletePod
+from asetwin.model.plan import CreateMaster, CreateMasterService, DeletePod, RetryStart
+from asetwin.resources import times
 from asetwin.resources.core import Pod, Service
 from asetwin.resources.devices import MasterPhase, PowerState
 from unit.builders import (
@@ -272,6 +273,50 @@ def test_one_epoch_has_one_pod_also_over_an_outage_of_everything() -> None:
 def test_a_device_without_quorum_starts_no_pod() -> None:
     assert created(rule(fresh(), has_quorum=False)) == []
     assert created(rule(at("a"), has_quorum=False)) == []
+
+
+# --- A start that is late -------------------------------------------------------------------------
+
+
+def booting(seconds: float) -> dict[str, Any]:
+    """``status.master`` whose pod was first seen so long ago."""
+    return {**at(phase="Booting"), "since": times.render(NOW - seconds)}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "retries", "attempt", "wake_in"),
+    [
+        pytest.param(0, 0, None, 2.5, id="just-seen"),
+        pytest.param(2.4, 0, None, 0.1, id="not-late-yet"),
+        pytest.param(2.5, 0, 1, 2.5, id="late"),
+        pytest.param(2.6, 1, None, 2.4, id="asked"),
+        pytest.param(5, 1, 2, 5, id="late-again"),
+        pytest.param(10, 2, 3, None, id="for-the-last-time"),
+        pytest.param(60, 3, None, None, id="given-up"),
+        pytest.param(7, 0, 2, 3, id="the-operator-was-away"),
+        pytest.param(7, 9, None, 3, id="somebody-wrote-nonsense"),
+    ],
+)
+def test_the_start_of_a_master_that_does_not_run_is_asked_for_again_a_few_times(
+    seconds: float, retries: int, attempt: int | None, wake_in: float | None
+) -> None:
+    waiting = master_pod(3, phase="Pending", is_ready=False, start_retries=retries)
+    verdict = rule(booting(seconds), waiting)
+    expected = RetryStart("asetwin-system", "ase-master-3", attempt) if attempt else None
+    assert verdict.steps == ((expected,) if expected else ())
+    assert verdict.wake_at == (pytest.approx(NOW + wake_in) if wake_in else None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"phase": "Running", "is_ready": False}, id="runs"),
+        pytest.param({"phase": "Pending", "is_ready": False, "deleting": NOW + 5}, id="ends"),
+    ],
+)
+def test_a_master_that_runs_or_ends_is_not_asked_to_start(fields: dict[str, Any]) -> None:
+    verdict = rule(booting(30), master_pod(3, **fields))
+    assert (verdict.steps, verdict.wake_at) == ((), None)
 
 
 # --- What it says ---------------------------------------------------------------------------------

@@ -60,6 +60,25 @@ def _forgetful() -> None:
     readiness._memory.clear()
 
 
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        pytest.param("node.kubernetes.io/not-ready", Reason.EVERY_POD_FITS, id="not-ready"),
+        pytest.param("node.kubernetes.io/unreachable", Reason.EVERY_POD_FITS, id="unreachable"),
+        pytest.param("node.kubernetes.io/disk-pressure", Reason.PODS_WOULD_NOT_RUN, id="pressure"),
+        pytest.param("somebody/else", Reason.PODS_WOULD_NOT_RUN, id="foreign"),
+    ],
+)
+def test_a_taint_that_kubernetes_takes_off_a_ready_node_in_a_moment_is_no_risk(
+    key: str, reason: Reason
+) -> None:
+    # A node had just returned, and for a tenth of a second no pod would have run there.
+    tainted = node("nb", allocatable=ROOM, taints=(core.Taint(key, "NoSchedule"),))
+    web = (*deployment("web", replicas=1), replica(0, "web", requests={"cpu": 100}))
+    seen = serving(node("na", allocatable=ROOM), tainted, *web)
+    assert ask(seen)["a"].reason is reason
+
+
 def test_two_empty_nodes_may_be_lost() -> None:
     verdicts = ask(serving())
     assert [one.is_ready for one in verdicts.values()] == [True, True]

@@ -35,9 +35,11 @@ _SKIPPABLE = (
     plan.CreateLimitRange,
     plan.DeleteLimit,
     plan.WriteVolume,
+    plan.RetryStart,
     plan.Announce,
 )
-"""Steps in somebody's namespace, which may go away under our hands or refuse us; and a share."""
+"""Steps in somebody's namespace, which may go away under our hands or refuse us; and what can be
+done without: a share, a master that starts sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,8 @@ class Executor:
                 return True
             case plan.CreateMaster():
                 return await self._create("pods", bodies.master_pod(step, self._settings.image))
+            case plan.RetryStart():
+                return await self._patch("pods", _path(step), bodies.retry_patch(step))
             case plan.CreateMasterService():
                 return await self._create("services", bodies.master_service(step))
             case plan.WriteQuota():
@@ -334,7 +338,7 @@ def _plural(step: Step) -> str:
             return "asedevices"
         case plan.PatchNode() | plan.PatchGpus():
             return "nodes"
-        case plan.DeletePod() | plan.Evict() | plan.CreateMaster():
+        case plan.DeletePod() | plan.Evict() | plan.CreateMaster() | plan.RetryStart():
             return "pods"
         case plan.CreateMasterService():
             return "services"
@@ -358,7 +362,7 @@ def _path(step: Step) -> str:
             return f"{paths.collection(constants.API_VERSION, plural)}/{step.name}"
         case plan.PatchNode() | plan.PatchGpus() | plan.WriteVolume() | plan.DeleteVolume():
             return f"{paths.collection('v1', plural)}/{step.name}"
-        case plan.DeletePod() | plan.Evict() | plan.DeleteLimit():
+        case plan.DeletePod() | plan.Evict() | plan.DeleteLimit() | plan.RetryStart():
             return f"{paths.collection('v1', plural, step.namespace)}/{step.name}"
         case plan.Recheck():
             group = KINDS[plural].group

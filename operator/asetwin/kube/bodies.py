@@ -142,6 +142,11 @@ def _master_container(step: plan.CreateMaster, image: str) -> Json:
     }
 
 
+def retry_patch(step: plan.RetryStart) -> Json:
+    """The merge patch that makes a kubelet try a pod's start at once; it means nothing else."""
+    return {"metadata": {"annotations": {constants.ANNOTATION_RETRIES: str(step.attempt)}}}
+
+
 def master_service(step: plan.CreateMasterService) -> Json:
     """The Service in front of whichever master is Ready."""
     return {

@@ -86,6 +86,7 @@ def decide(snapshot: Snapshot, name: str, now: float) -> Plan:
         draft.stage(*offered.steps)
     draft.wake(facts.back.wake_at if facts.back is not None else None)
     draft.wake(facts.lost_gpus.wake_at)
+    draft.wake(moves.wake_at)
     for moment in planned.wakes:
         draft.wake(moment)
     for view in facts.views:

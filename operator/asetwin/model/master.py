@@ -13,12 +13,21 @@ from dataclasses import dataclass
 from asetwin import constants
 from asetwin.model import failover, leaves, shares
 from asetwin.model.nodes import View
-from asetwin.model.plan import CreateMaster, CreateMasterService, DeletePod, Step
+from asetwin.model.plan import CreateMaster, CreateMasterService, DeletePod, RetryStart, Step
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources.core import Lease, Pod
 from asetwin.resources.devices import AseDevice, MasterPhase, MasterStatus
 
 NO_ORDER = leaves.MasterOrder()
+
+RETRY_SECONDS = (2.5, 5.0, 10.0)
+"""How long after it was first seen the start of a master that does not run is asked for again.
+
+A kubelet that asks for the pod's claim before the API server's node authorizer
+has heard of the pod is refused, and lets the pod wait for 10 to 15 s. But it
+syncs a pod whose annotations change at once. Source: the kubelet's pod workers
+(backOffPeriod, UpdatePod), kubernetes/kubernetes issue 113429.
+"""
 
 
 def pod_name(device: str, epoch: int) -> str:
@@ -38,6 +47,7 @@ class Verdict:
     status: MasterStatus | None
     steps: tuple[Step, ...]
     message: str
+    wake_at: float | None = None
 
     @property
     def is_serving(self) -> bool:
@@ -137,7 +147,22 @@ def _settle(
     phase = MasterPhase.SERVING if is_serving else MasterPhase.BOOTING
     status = _phase(before, phase, now, pod=current.name)
     verb = "serves" if is_serving else "boots"
-    return Verdict(status, stale, f"{verb} on {before.node} under epoch {before.epoch}")
+    text = f"{verb} on {before.node} under epoch {before.epoch}"
+    dues = _retries(current, status)
+    # NB: one that is refused must not make the loop spin, so only what is to come wakes it.
+    wake_at = next((due for due in dues if due > now), None)
+    # Where several are due, as for an operator that has been away, one is enough.
+    attempt = sum(1 for due in dues if due <= now)
+    retry = RetryStart(current.namespace, current.name, attempt)
+    is_due = attempt > current.start_retries
+    return Verdict(status, (*stale, retry) if is_due else stale, text, wake_at)
+
+
+def _retries(current: Pod, status: MasterStatus) -> tuple[float, ...]:
+    """When its kubelet is to be asked again; never while it runs or ends."""
+    if current.phase != "Pending" or current.deleting is not None:
+        return ()
+    return tuple(status.since + seconds for seconds in RETRY_SECONDS)
 
 
 def service(device: AseDevice, snapshot: Snapshot) -> CreateMasterService | None:

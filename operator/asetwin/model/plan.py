@@ -114,6 +114,19 @@ class CreateMaster:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryStart:
+    """Note on a pod of ours that its start is asked for again, for the ``attempt``-th time.
+
+    A kubelet that has failed to start a pod lets it wait, but syncs a pod whose
+    annotations change at once.
+    """
+
+    namespace: str
+    name: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class CreateMasterService:
     """The Service in front of a device's master."""
 
@@ -219,6 +232,7 @@ Step = (
     | DeletePod
     | Evict
     | CreateMaster
+    | RetryStart
     | CreateMasterService
     | WriteQuota
     | CreateLimitRange

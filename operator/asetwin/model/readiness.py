@@ -16,10 +16,11 @@ from asetwin.model.losses import Loss, Scene
 from asetwin.model.nodes import View
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources.conditions import Reason
-from asetwin.resources.core import Pod
+from asetwin.resources.core import Node, Pod
 from asetwin.resources.devices import AseDevice, NodeLoss, PodProblem, Votes
 
 MESSAGE_NAMES = 5
+_IN_PASSING = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _REMEMBERED = 8
 """Devices whose last answer is kept."""
 _memory: dict[str, tuple[tuple[Any, ...], dict[str, Loss]]] = {}
@@ -145,12 +146,13 @@ def _losses(
     if known is not None and known[0] == key:
         return known[1]
     waiting = [pod for pod in snapshot.pods if _is_waiting(pod)]
+    titles = {node: name for name, node in serving.items()}
     scene = Scene(
-        nodes=snapshot.nodes,
+        nodes={**snapshot.nodes, **{name: _settled(snapshot.nodes[name]) for name in titles}},
         pods=pods.by_node,
         workloads=snapshot.workloads,
         waiting=waiting,
-        titles={node: name for name, node in serving.items()},
+        titles=titles,
         namespaces=snapshot.namespaces,
         tied=pods.tied,
         guarded=lambda: _guarded(snapshot),
@@ -165,6 +167,14 @@ def _losses(
         del _memory[next(iter(_memory))]
     _memory[device.name] = (key, found)
     return found
+
+
+def _settled(node: Node) -> Node:
+    """A Node in service without what Kubernetes takes off it in a moment, because it is Ready.
+
+    Source: the node lifecycle controller, which lags behind the condition.
+    """
+    return replace(node, taints=tuple(one for one in node.taints if one.key not in _IN_PASSING))
 
 
 def _is_waiting(pod: Pod) -> bool:

@@ -131,6 +131,8 @@ class Pod:
     demands: Demands = field(default_factory=Demands)
     finalizers: tuple[str, ...] = ()
     charge: charges.Charge = field(default_factory=charges.Charge)
+    start_retries: int = 0
+    """How often we have asked its kubelet to try its start anew; of a master only."""
 
     @property
     def key(self) -> str:
@@ -176,7 +178,13 @@ class Pod:
             demands=Demands.read(spec, meta),
             finalizers=tuple(meta.get("finalizers") or ()),
             charge=charges.Charge.read(spec),
+            start_retries=_count(meta, constants.ANNOTATION_RETRIES),
         )
+
+
+def _count(meta: Json, annotation: str) -> int:
+    text = str((meta.get("annotations") or {}).get(annotation, ""))
+    return int(text) if text.isascii() and text.isdecimal() else 0
 
 
 def _claims(meta: Json, spec: Json) -> tuple[str, ...]:

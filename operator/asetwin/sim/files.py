@@ -250,6 +250,7 @@ class Content(Stated):
     end: Seconds | None = None
     seed: int = 0
     jitter: float = Field(default=0.0, ge=0, lt=1)
+    mount_refusals: float = Field(default=0.0, ge=0, le=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,7 @@ class _Maker:
             "name": f"seed {self.seed} of {self.profile.value}",
             "seed": self.seed,
             "jitter": rng.choice((0.0, 0.2, 0.5)),
+            **self._refusals(),
             "timing": "Fast" if self.is_fast else "Realistic",
             "powerAgent": self.has_agent,
             "device": self._device(),
@@ -217,6 +218,13 @@ class _Maker:
                 gone = {"apiVersion": "apps/v1", "kind": kind, "metadata": about}
                 found.append({"at": at, "delete": [gone]})
         return found
+
+    def _refusals(self) -> Json:
+        """Now and then kubelets are refused claims at first."""
+        # Dice of its own, so that all other seeds stay what they were.
+        rng = Random(f"{self.profile.value}/{self.seed}/mounts")
+        is_wanted = self.profile in (Profile.ALL, Profile.FAULTS) and rng.random() < 0.25
+        return {"mountRefusals": rng.choice((0.3, 1.0))} if is_wanted else {}
 
     def _component(self, *, is_fatal: bool = False) -> str:
         rng = self.rng

@@ -13,7 +13,7 @@ from asetwin.sim import bodies, volumes
 from asetwin.sim.apiserver import DELETED, ApiServer, Change
 from asetwin.sim.beats import Beat, Beats
 from asetwin.sim.bodies import Json, Key
-from asetwin.sim.clock import Process, Timeline
+from asetwin.sim.clock import Process, Random, Timeline
 from asetwin.sim.janitors import NodeLifecycle, set_node_ready
 from asetwin.sim.masters import MasterProcess, is_master
 
@@ -29,6 +29,8 @@ STOP_SECONDS = 0.5
 RUN_SECONDS = 5.0
 PROBE_SECONDS = 1.0
 MOUNT_RETRY_SECONDS = 0.1
+REFUSED_SECONDS = (10.0, 15.0)
+"""So long a pod waits whose claim was refused, unless its annotations change before."""
 DELAY_SECONDS = 0.01
 LEASE_SECONDS = 4
 """As in the twin's kind cluster."""
@@ -48,6 +50,10 @@ class Run:
     master: MasterProcess | None = None
     probe_at: float = math.inf
     is_stopping: bool = False
+    refused: Json | None = None
+    """The annotations that it had when its claim was refused; it waits while they stay so."""
+    is_heard_of: bool = False
+    """Whether the node authorizer has heard of it, and lets its claims be read."""
 
     @property
     def due(self) -> float:
@@ -113,10 +119,13 @@ class Kubelet(Process):
         node: str,
         shares: dict[str, list[str]],
         beats: Beats | None = None,
+        refusals: tuple[float, Random] | None = None,
     ) -> None:
         super().__init__(timeline)
         self.node = node
         self._beats = beats
+        self._refusals = refusals
+        """How often a pod's claims are refused at first, 0 to 1, and the dice for it."""
         self.is_on = True
         self.is_silent = False
         """It runs, but does not talk to the API server, nor listen."""
@@ -193,6 +202,9 @@ class Kubelet(Process):
             or bodies.node_of(before) != self.node
             or bodies.is_deleting(before) != bodies.is_deleting(change.body)
         )
+        run = self._runs.get(bodies.uid(change.body))
+        if run is not None and run.refused is not None:
+            is_news = is_news or run.refused != _annotations(change.body)
         if is_news:
             self.wake(self.timeline.varied(DELAY_SECONDS))
 
@@ -220,16 +232,31 @@ class Kubelet(Process):
     def _look(self, run: Run, pod: Json, now: float) -> None:
         if bodies.is_deleting(pod):
             self._end(run, pod, now)
-        elif not run.is_started and now >= run.starts_at:
-            if volumes.are_bound(self._server, pod):
-                self._start(run, pod, now)
-            else:
+        elif not run.is_started and (now >= run.starts_at or self._is_asked_for(run, pod)):
+            if not volumes.are_bound(self._server, pod):
                 run.starts_at = self.timeline.after(MOUNT_RETRY_SECONDS)
+            elif self._is_refused(run, pod):
+                assert self._refusals is not None
+                run.refused = _annotations(pod)
+                run.starts_at = self.timeline.after(self._refusals[1].uniform(*REFUSED_SECONDS))
+            else:
+                self._start(run, pod, now)
         elif run.master is not None:
             self._probe(run, pod, now)
         elif now >= run.ends_at:
             run.ends_at = math.inf
             self._write(pod, "Succeeded", is_ready=False)
+
+    def _is_asked_for(self, run: Run, pod: Json) -> bool:
+        return run.refused is not None and run.refused != _annotations(pod)
+
+    def _is_refused(self, run: Run, pod: Json) -> bool:
+        """A race of Kubernetes: it asks for a pod's claim before the API server knows why."""
+        if run.is_heard_of or self._refusals is None or not volumes.claims_of(pod):
+            return False
+        run.is_heard_of = True
+        rate, dice = self._refusals
+        return dice.random() < rate
 
     def _start(self, run: Run, pod: Json, now: float) -> None:
         run.is_started = True
@@ -294,6 +321,11 @@ class Kubelet(Process):
             conditions = bodies.with_condition(conditions, kind, word, now)
         patch = {"status": {"phase": phase, "conditions": conditions}}
         return self._server.patch("pods", name, patch, namespace, subresource="status")
+
+
+def _annotations(pod: Json) -> Json:
+    found: Json = pod["metadata"].get("annotations") or {}
+    return found
 
 
 def _seconds(pod: Json, name: str, default: float) -> float:

@@ -152,7 +152,13 @@ class Play:
         self.scenario = scenario
         self.result = Result(scenario.name, str(scenario.path))
         content = scenario.content
-        options = Options(workers=(), jitter=content.jitter, is_quiet=is_quiet, is_traced=False)
+        options = Options(
+            workers=(),
+            jitter=content.jitter,
+            mount_refusals=content.mount_refusals,
+            is_quiet=is_quiet,
+            is_traced=False,
+        )
         self.world = World(seed=content.seed, options=options)
         self.pins = dict(scenario.pins)
         self.timeline = Timeline(self.world, self.pins)

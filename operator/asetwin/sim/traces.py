@@ -56,6 +56,8 @@ def describe(step: Step, snapshot: Snapshot) -> str:
                 f"create pod {step.device}-master-{step.epoch} on {step.node}, "
                 f"boots for {step.boot_seconds} s"
             )
+        case plan.RetryStart():
+            return f"ask for the start of pod {step.namespace}/{step.name} again ({step.attempt})"
         case plan.CreateMasterService():
             return f"create service {step.device}-master"
         case plan.WriteQuota():

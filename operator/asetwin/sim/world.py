@@ -72,6 +72,8 @@ class Options:
     )
     jitter: float = 0.0
     """By which part delays vary; 0 makes every delay what it is by default."""
+    mount_refusals: float = 0.0
+    """How often, 0 to 1, a kubelet is refused a pod's claim at first (model.master)."""
     is_traced: bool = True
     """Whether every turn's steps are kept in words."""
     is_quiet: bool = False
@@ -87,6 +89,7 @@ class World:
 
     def __init__(self, *, seed: int = 0, options: Options | None = None) -> None:
         self.options = options or Options()
+        self._seed = seed
         # What of a loop is left out there is what would do I/O.
         self.timeline = Timeline(Random(seed), jitter=self.options.jitter)  # type: ignore[abstract]
         self.server = ApiServer(self.timeline.wall)
@@ -275,8 +278,16 @@ class World:
             },
         }
         self.server.create("nodes", body)
+        rate = self.options.mount_refusals
         self.kubelets[name] = Kubelet(
-            self.server, self.timeline, self.lifecycle, name, self.shares, self.beats
+            self.server,
+            self.timeline,
+            self.lifecycle,
+            name,
+            self.shares,
+            self.beats,
+            # Dice of its own, so that all else stays what it is without.
+            refusals=(rate, Random(f"{self._seed}/{name}/mounts")) if rate else None,
         )
         machine = Container(self.timeline, self.kubelets[name])
         machine.is_changed = self._machine_changed
