@@ -51,7 +51,7 @@ def longest(words: type[DeviceState] | type[FailoverPhase] | type[NodeState]) ->
                 "SLOT",
                 NodeState.ISOLATED.value,
                 "asetwin-worker2",
-                '["Port3","Port4"]',
+                "Disk1,Port3,Port4 +2",
                 AGE,
             ),
             id="asenodes-failed",

@@ -170,3 +170,18 @@ def test_a_refusal_says_what_there_is_instead(component: str, text: str) -> None
 
 def test_a_refusal_says_when_there_is_none_of_that_kind() -> None:
     assert hardware.refusal("GPU1", Hardware(gpus=0)) == "the node has no GPU1: it has no GPU"
+
+
+@pytest.mark.parametrize(
+    ("failed", "text"),
+    [
+        pytest.param((), "", id="none"),
+        pytest.param(("PSU1",), "PSU1", id="one"),
+        pytest.param(("DIMM", "PSU1", "PSU2"), "DIMM,PSU1,PSU2", id="three"),
+        pytest.param(("DIMM", "Disk1", "Disk2", "PSU1", "PSU2"), "DIMM,Disk1,Disk2 +2", id="more"),
+    ],
+)
+def test_a_column_names_three_components_and_counts_the_rest(
+    failed: tuple[str, ...], text: str
+) -> None:
+    assert hardware.in_short(failed) == text

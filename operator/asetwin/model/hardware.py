@@ -7,7 +7,7 @@ out.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from asetwin.resources.devices import Hardware, PowerState
@@ -15,6 +15,7 @@ from asetwin.resources.devices import Hardware, PowerState
 STORAGE_PORTS = frozenset({3, 4})
 NETWORKS = {1: "management", 2: "management", 5: "workload", 6: "workload"}
 FATAL = ("Motherboard", "DIMM", "OSDisk", "Node")
+SHORT_NAMES = 3
 _COMPONENT = re.compile(r"(PSU|Port|Disk|GPU)([1-9]\d*)")
 
 
@@ -103,6 +104,12 @@ def judge(failed: Iterable[str], hardware: Hardware) -> Verdict:
         failed_disks=len(numbers["Disk"]),
         failed_gpus=len(numbers["GPU"]),
     )
+
+
+def in_short(failed: Sequence[str]) -> str:
+    """For a column of kubectl's tables: three by name, and how many more; "" where none failed."""
+    more = len(failed) - SHORT_NAMES
+    return ",".join(failed[:SHORT_NAMES]) + (f" +{more}" if more > 0 else "")
 
 
 def _numbers(failed: Iterable[str]) -> dict[str, set[int]]:

@@ -12,6 +12,7 @@ from asetwin.model import (
     failover,
     failures,
     gpus,
+    hardware,
     leaves,
     master,
     nodes,
@@ -356,6 +357,7 @@ def _ase_node_status(view: View, facts: Facts) -> AseNodeStatus:
         version=_brought(view, facts, UpdateType.DEVICE_SOFTWARE)
         or view.member.ase_node.status.version,
         failed_components=view.verdict.failed,
+        failed_summary=hardware.in_short(view.verdict.failed) or None,
         booted_at=view.record.booted_at,
         recent_failures=view.record.failures,
         resources=_node_rows(view, facts),

@@ -447,6 +447,7 @@ class AseNodeStatus(Wire):
     worker: str | None = None
     node_name: str | None = None
     failed_components: tuple[str, ...] = ()
+    failed_summary: str | None = None
     version: str | None = None
     booted_at: Time | None = None
     recent_failures: tuple[Time, ...] = ()
