@@ -52,8 +52,6 @@ class Run:
     is_stopping: bool = False
     refused: Json | None = None
     """The annotations that it had when its claim was refused; it waits while they stay so."""
-    is_heard_of: bool = False
-    """Whether the node authorizer has heard of it, and lets its claims be read."""
 
     @property
     def due(self) -> float:
@@ -126,6 +124,8 @@ class Kubelet(Process):
         self._beats = beats
         self._refusals = refusals
         """How often a pod's claims are refused at first, 0 to 1, and the dice for it."""
+        self._known: set[str] = set()
+        """The pods of which the node authorizer has heard, so that their claims may be read."""
         self.is_on = True
         self.is_silent = False
         """It runs, but does not talk to the API server, nor listen."""
@@ -235,7 +235,7 @@ class Kubelet(Process):
         elif not run.is_started and (now >= run.starts_at or self._is_asked_for(run, pod)):
             if not volumes.are_bound(self._server, pod):
                 run.starts_at = self.timeline.after(MOUNT_RETRY_SECONDS)
-            elif self._is_refused(run, pod):
+            elif self._is_refused(pod):
                 assert self._refusals is not None
                 run.refused = _annotations(pod)
                 run.starts_at = self.timeline.after(self._refusals[1].uniform(*REFUSED_SECONDS))
@@ -250,16 +250,16 @@ class Kubelet(Process):
     def _is_asked_for(self, run: Run, pod: Json) -> bool:
         return run.refused is not None and run.refused != _annotations(pod)
 
-    def _is_refused(self, run: Run, pod: Json) -> bool:
+    def _is_refused(self, pod: Json) -> bool:
         """A race of Kubernetes: it asks for a pod's claim before the API server knows why."""
-        if run.is_heard_of or self._refusals is None or not volumes.claims_of(pod):
+        if self._refusals is None or bodies.uid(pod) in self._known or not volumes.claims_of(pod):
             return False
-        run.is_heard_of = True
+        self._known.add(bodies.uid(pod))
         rate, dice = self._refusals
         return dice.random() < rate
 
     def _start(self, run: Run, pod: Json, now: float) -> None:
-        run.is_started = True
+        run.is_started, run.refused = True, None
         if is_master(pod):
             run.master = MasterProcess(
                 self._server, self.timeline, pod, self.wake, self._shares, self._beats
