@@ -38,7 +38,7 @@ def test_json_has_the_rate_and_the_coverage() -> None:
     ("args", "message"),
     [
         (("--profile", "everything"), "write one of all, hardware, faults, people"),
-        (("--out", "/nowhere"), "there is no such folder"),
+        (("--out", __file__), "File exists; name a folder"),
         (("--seeds", "0"), "'--seeds'"),
     ],
 )
@@ -46,6 +46,13 @@ def test_bad_input_is_refused(args: tuple[str, ...], message: str) -> None:
     result = run(*args)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_the_folder_for_findings_is_made_before_anything_is_played(tmp_path: Path) -> None:
+    # It was found missing only when hack/soak had compiled for minutes.
+    folder = tmp_path / "new" / "found"
+    assert run("--seeds", "1", "--workers", "1", "--out", folder).exit_code == 0
+    assert folder.is_dir()
 
 
 def test_a_finding_ends_the_run_and_names_its_file(

@@ -34,7 +34,7 @@ def command(
         int, typer.Option("--workers", min=0, help="Processes; 0: one for each core.")
     ] = 0,
     folder: Annotated[
-        Path, typer.Option("--out", help="Where the scenario of a finding is written.")
+        Path, typer.Option("--out", help="Folder for the scenarios of findings; made if missing.")
     ] = Path(),
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Do not stop at the first finding.")
@@ -64,8 +64,12 @@ def command(
     """
     if profile not in PROFILES:
         raise common.Problem(f"--profile {profile}: write one of {', '.join(PROFILES)}")
-    if not folder.is_dir():
-        raise common.Problem(f"--out {folder}: there is no such folder")
+    try:
+        # Now, and not with the first finding after hours.
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{error.strerror or error}; name a folder that can be written"
+        raise common.Problem(f"--out {folder}: {why}") from error
     total = Total()
     outcomes = run(start, seeds, profile, workers=workers)
     before = signal.signal(signal.SIGTERM, _end)
