@@ -2,6 +2,7 @@
 
 import pytest
 
+from asetwin.model import hardware
 from asetwin.resources.devices import DeviceState, FailoverPhase, NodeState, PowerState
 
 GAP = 3
@@ -51,10 +52,22 @@ def longest(words: type[DeviceState] | type[FailoverPhase] | type[NodeState]) ->
                 "SLOT",
                 NodeState.ISOLATED.value,
                 "asetwin-worker2",
-                "Disk1,Port3,Port4 +2",
+                hardware.in_short(("Disk1", "Port3", "Port4")),
                 AGE,
             ),
-            id="asenodes-failed",
+            id="asenodes-isolated",
+        ),
+        pytest.param(
+            (
+                "asenode.asetwin.dev/node-a",
+                "DEVICE",
+                "SLOT",
+                NodeState.DOWN.value,
+                "asetwin-worker2",
+                hardware.in_short(("Motherboard", "OSDisk", "PSU1")),
+                AGE,
+            ),
+            id="asenodes-down",
         ),
         pytest.param(
             (

@@ -182,7 +182,8 @@ def test_failover_ready_of_the_node_that_leaves_is_asked_and_may_be_overruled() 
     )
     leaving = ase_node("b", conditions=[unready])
     words = waits_for(at_rest(update(), leaving))
-    assert words == "b: FailoverReady is False: vision/detector GPU"
+    said = "FailoverReady is False, and spec.allowUnready is not set"
+    assert words == f"b: {said}: vision/detector GPU"
     bold = update(spec={"allowUnready": True})
     assert status_of(at_rest(bold, leaving)).nodes[0].stage is Stage.DRAINING
     # The other node's is no matter: it stays.

@@ -15,7 +15,7 @@ from asetwin.resources.devices import Hardware, PowerState
 STORAGE_PORTS = frozenset({3, 4})
 NETWORKS = {1: "management", 2: "management", 5: "workload", 6: "workload"}
 FATAL = ("Motherboard", "DIMM", "OSDisk", "Node")
-SHORT_NAMES = 3
+SHORT_NAMES = 2
 _COMPONENT = re.compile(r"(PSU|Port|Disk|GPU)([1-9]\d*)")
 
 
@@ -107,7 +107,7 @@ def judge(failed: Iterable[str], hardware: Hardware) -> Verdict:
 
 
 def in_short(failed: Sequence[str]) -> str:
-    """For a column of kubectl's tables: three by name, and how many more; "" where none failed."""
+    """For a column of kubectl's tables: two by name, and how many more; "" where none failed."""
     more = len(failed) - SHORT_NAMES
     return ",".join(failed[:SHORT_NAMES]) + (f" +{more}" if more > 0 else "")
 

@@ -371,7 +371,8 @@ def _obstacle(turn: _Turn, leaving: str) -> Obstacle | None:
         return Reason.NOT_HEALTHY, f"the master, which {turn.moves.message}"
     ready = conditions_of.find(view.member.ase_node.status.conditions, "FailoverReady")
     if ready is not None and ready.status == "False" and not spec.allow_unready:
-        text = f"{leaving}: FailoverReady is False: {ready.message}"
+        said = "FailoverReady is False, and spec.allowUnready is not set"
+        text = f"{leaving}: {said}: {ready.message}"
         return Reason.FAILOVER_NOT_READY, text[:MESSAGE_LIMIT]
     return None
 
