@@ -169,30 +169,6 @@ class Twin:
                 raise AssertionError(f"not within {within} s: {what}\n{self.describe()}")
             time.sleep(LOOK_SECONDS)
 
-    def wait_excused(
-        self,
-        what: str,
-        predicate: Callable[[], Any],
-        excuse: Callable[[], bool],
-        *,
-        within: float,
-        more: float,
-    ) -> Any:
-        """The same, and ``more`` seconds only where the excuse was seen to hold meanwhile."""
-        was_seen = False
-
-        def look() -> Any:
-            nonlocal was_seen
-            was_seen = was_seen or excuse()
-            return predicate()
-
-        try:
-            return self.wait(what, look, within=within)
-        except AssertionError:
-            if not was_seen:
-                raise
-            return self.wait(what, look, within=more)
-
     def wait_master_on(self, ase_node: str) -> Json:
         """The master that serves there."""
         node = self.nodes[ase_node]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from asetwin.model import hardware
+from asetwin.model.hardware import in_short
 from asetwin.resources.devices import DeviceState, FailoverPhase, NodeState, PowerState
 
 GAP = 3
@@ -16,6 +16,10 @@ def width(*cells: str) -> int:
 
 def longest(words: type[DeviceState] | type[FailoverPhase] | type[NodeState]) -> str:
     return max((one.value for one in words), key=len)
+
+
+def ase_node(state: str, node: str, failed: str) -> tuple[str, ...]:
+    return ("asenode.asetwin.dev/node-a", "DEVICE", "SLOT", state, node, failed, AGE)
 
 
 @pytest.mark.parametrize(
@@ -33,39 +37,14 @@ def longest(words: type[DeviceState] | type[FailoverPhase] | type[NodeState]) ->
             ),
             id="asedevices",
         ),
+        pytest.param(ase_node(longest(NodeState), "asetwin-test-worker2", "FAILED"), id="asenodes"),
         pytest.param(
-            (
-                "asenode.asetwin.dev/node-a",
-                "DEVICE",
-                "SLOT",
-                longest(NodeState),
-                "asetwin-test-worker2",
-                "FAILED",
-                AGE,
-            ),
-            id="asenodes",
-        ),
-        pytest.param(
-            (
-                "asenode.asetwin.dev/node-a",
-                "DEVICE",
-                "SLOT",
-                NodeState.ISOLATED.value,
-                "asetwin-worker2",
-                hardware.in_short(("Disk1", "Port3", "Port4")),
-                AGE,
-            ),
+            ase_node(NodeState.ISOLATED, "asetwin-worker2", in_short(("Disk1", "Port3", "Port4"))),
             id="asenodes-isolated",
         ),
         pytest.param(
-            (
-                "asenode.asetwin.dev/node-a",
-                "DEVICE",
-                "SLOT",
-                NodeState.DOWN.value,
-                "asetwin-worker2",
-                hardware.in_short(("Motherboard", "OSDisk", "PSU1")),
-                AGE,
+            ase_node(
+                NodeState.DOWN, "asetwin-worker2", in_short(("Motherboard", "OSDisk", "PSU1"))
             ),
             id="asenodes-down",
         ),

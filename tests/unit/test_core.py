@@ -175,7 +175,8 @@ def test_a_pod_is_ready_only_when_its_condition_is_true(status: str, is_ready: b
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [(None, 0), ("2", 2), ("", 0), ("two", 0), ("-1", 0), ("²", 0)]
+    ("text", "count"),
+    [(None, 0), ("2", 2), ("", 0), ("two", 0), ("-1", 0), ("²", 0), pytest.param("9" * 5000, 0)],
 )
 def test_how_often_a_start_was_asked_for_again_is_read(text: str | None, count: int) -> None:
     noted = {"asetwin.dev/start-retries": text} if text is not None else None

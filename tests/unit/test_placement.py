@@ -130,6 +130,11 @@ def test_a_cordon_keeps_out_whoever_does_not_tolerate_it() -> None:
             True,
             id="greater",
         ),
+        pytest.param(
+            [{"matchExpressions": [{"key": "gen", "operator": "Gt", "values": ["old"]}]}],
+            False,
+            id="greater-than-a-word",
+        ),
     ],
 )
 def test_required_node_affinity_is_read_as_kubernetes_reads_it(

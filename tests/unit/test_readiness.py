@@ -65,6 +65,7 @@ def _forgetful() -> None:
     [
         pytest.param("node.kubernetes.io/not-ready", Reason.EVERY_POD_FITS, id="not-ready"),
         pytest.param("node.kubernetes.io/unreachable", Reason.EVERY_POD_FITS, id="unreachable"),
+        pytest.param("node.kubernetes.io/unschedulable", Reason.EVERY_POD_FITS, id="uncordoned"),
         pytest.param("node.kubernetes.io/disk-pressure", Reason.PODS_WOULD_NOT_RUN, id="pressure"),
         pytest.param("somebody/else", Reason.PODS_WOULD_NOT_RUN, id="foreign"),
     ],
@@ -77,6 +78,14 @@ def test_a_taint_that_kubernetes_takes_off_a_ready_node_in_a_moment_is_no_risk(
     web = (*deployment("web", replicas=1), replica(0, "web", requests={"cpu": 100}))
     seen = serving(node("na", allocatable=ROOM), tainted, *web)
     assert ask(seen)["a"].reason is reason
+
+
+def test_the_taint_of_a_cordon_that_is_there_is_a_risk() -> None:
+    cordon = core.Taint("node.kubernetes.io/unschedulable", "NoSchedule")
+    cordoned = node("nb", allocatable=ROOM, taints=(cordon,), unschedulable=True)
+    web = (*deployment("web", replicas=1), replica(0, "web", requests={"cpu": 100}))
+    seen = serving(node("na", allocatable=ROOM), cordoned, *web)
+    assert ask(seen)["a"].reason is Reason.PODS_WOULD_NOT_RUN
 
 
 def test_two_empty_nodes_may_be_lost() -> None:

@@ -148,21 +148,21 @@ def _settle(
     status = _phase(before, phase, now, pod=current.name)
     verb = "serves" if is_serving else "boots"
     text = f"{verb} on {before.node} under epoch {before.epoch}"
-    dues = _retries(current, status)
-    # NB: one that is refused must not make the loop spin, so only what is to come wakes it.
-    wake_at = next((due for due in dues if due > now), None)
-    # Where several are due, as for an operator that has been away, one is enough.
-    attempt = sum(1 for due in dues if due <= now)
-    retry = RetryStart(current.namespace, current.name, attempt)
-    is_due = attempt > current.start_retries
-    return Verdict(status, (*stale, retry) if is_due else stale, text, wake_at)
+    retry, wake_at = _retry(current, now - status.since, now)
+    return Verdict(status, (*stale, *retry), text, wake_at)
 
 
-def _retries(current: Pod, status: MasterStatus) -> tuple[float, ...]:
-    """When its kubelet is to be asked again; never while it runs or ends."""
+def _retry(current: Pod, age: float, now: float) -> tuple[tuple[RetryStart, ...], float | None]:
+    """Whether its kubelet is to be asked again, and when next; never while it runs or ends."""
     if current.phase != "Pending" or current.deleting is not None:
-        return ()
-    return tuple(status.since + seconds for seconds in RETRY_SECONDS)
+        return (), None
+    # Where several are due, as for an operator that has been away, one is enough.
+    attempt = sum(1 for seconds in RETRY_SECONDS if seconds <= age)
+    # NB: one that is refused must not make the loop spin, so only what is to come wakes it.
+    wake_at = next((now + seconds - age for seconds in RETRY_SECONDS if seconds > age), None)
+    if attempt <= current.start_retries:
+        return (), wake_at
+    return (RetryStart(current.namespace, current.name, attempt),), wake_at
 
 
 def service(device: AseDevice, snapshot: Snapshot) -> CreateMasterService | None:

@@ -14,13 +14,13 @@ from asetwin import constants
 from asetwin.model import budgets, failover, losses, quorum, quotas
 from asetwin.model.losses import Loss, Scene
 from asetwin.model.nodes import View
+from asetwin.model.placement import rooms
 from asetwin.model.snapshot import Snapshot
 from asetwin.resources.conditions import Reason
 from asetwin.resources.core import Node, Pod
 from asetwin.resources.devices import AseDevice, NodeLoss, PodProblem, Votes
 
 MESSAGE_NAMES = 5
-_IN_PASSING = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _REMEMBERED = 8
 """Devices whose last answer is kept."""
 _memory: dict[str, tuple[tuple[Any, ...], dict[str, Loss]]] = {}
@@ -170,11 +170,9 @@ def _losses(
 
 
 def _settled(node: Node) -> Node:
-    """A Node in service without what Kubernetes takes off it in a moment, because it is Ready.
-
-    Source: the node lifecycle controller, which lags behind the condition.
-    """
-    return replace(node, taints=tuple(one for one in node.taints if one.key not in _IN_PASSING))
+    """A Node in service without the taints that Kubernetes takes off it in a moment."""
+    gone = rooms.passing(node)
+    return replace(node, taints=tuple(one for one in node.taints if one not in gone))
 
 
 def _is_waiting(pod: Pod) -> bool:

@@ -43,10 +43,6 @@ PLUGIN_SECONDS = 120.0
 Its kubelet reports none until the device plugin has registered again.
 Source: kubelet's devicemanager (``GetCapacity``).
 """
-PASSING_TAINTS = frozenset(
-    f"node.kubernetes.io/{name}"
-    for name in ("unschedulable", "not-ready", "unreachable", "network-unavailable")
-)
 UNDO_SECONDS = 10.0
 """For how long a return that has moved its pods stays open for its undoing."""
 MESSAGE_NAMES = 3
@@ -188,17 +184,14 @@ def rule(
 
 
 def _passing_taint(node: Node) -> str:
-    """What Kubernetes itself is about to take off a Node that has just come back; "" for nothing.
+    """The taint that a Node that has just come back is about to lose; "" for none.
 
     An accident: 1. we uncordon the Node; 2. we look whether pods fit it; 3. only then the
     controller manager removes the taint that it has for cordoned Nodes. Without waiting,
     nothing fits and the return ends before it began.
     """
-    for taint in node.taints:
-        is_passing = taint.key in PASSING_TAINTS and taint.effect != "PreferNoSchedule"
-        if is_passing and not (taint == rooms.UNSCHEDULABLE and node.unschedulable):
-            return f"Node {node.name} to lose its taint {taint.identity}"
-    return ""
+    taint = next(iter(rooms.passing(node)), None)
+    return f"Node {node.name} to lose its taint {taint.identity}" if taint is not None else ""
 
 
 def _undone(

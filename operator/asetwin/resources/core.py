@@ -183,8 +183,7 @@ class Pod:
 
 
 def _count(meta: Json, annotation: str) -> int:
-    text = str((meta.get("annotations") or {}).get(annotation, ""))
-    return int(text) if text.isascii() and text.isdecimal() else 0
+    return max(0, demands.whole((meta.get("annotations") or {}).get(annotation, "")) or 0)
 
 
 def _claims(meta: Json, spec: Json) -> tuple[str, ...]:

@@ -6,12 +6,14 @@ manifest and a stored pod read the same. Only what can keep a pod from a Node
 is kept: preferences and ScheduleAnyway constraints are left out.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 Json = Mapping[str, Any]
 
+_WHOLE = re.compile(r"[+-]?[0-9]{1,63}")
 FIELD_NAME = ".metadata.name"
 """The key under which ``matchFields`` finds a Node's name; no label can have it."""
 
@@ -46,6 +48,16 @@ class Toleration(NamedTuple):
         return self.operator == "Exists" or (bool(self.key) and self.value == taint.value)
 
 
+def whole(text: str) -> int | None:
+    """A whole number as Go reads it, in 64 bits; None where it is none.
+
+    The API server takes ``Gt`` with any text, which the scheduler then matches
+    with no Node. Source: strconv.ParseInt, labels.NewRequirement.
+    """
+    number = int(text) if _WHOLE.fullmatch(text) else None
+    return number if number is not None and -(2**63) <= number < 2**63 else None
+
+
 class Requirement(NamedTuple):
     """One ``matchExpressions`` entry of a label or node selector."""
 
@@ -66,11 +78,10 @@ class Requirement(NamedTuple):
             case "DoesNotExist":
                 return value is None
             case "Gt" | "Lt":
-                is_number = value is not None and value.lstrip("-").isdecimal()
-                if value is None or not is_number:
+                has, bound = whole(value or ""), whole(self.values[0])
+                if has is None or bound is None:
                     return False
-                more = int(value) - int(self.values[0])
-                return more > 0 if self.operator == "Gt" else more < 0
+                return has > bound if self.operator == "Gt" else has < bound
         return False
 
 

@@ -19,6 +19,10 @@ UNSCHEDULABLE = Taint("node.kubernetes.io/unschedulable", "NoSchedule")
 ANYWHERE = ("", "0.0.0.0")
 """Host IPs that stand for all of a Node's addresses."""
 REFUSING = ("NoSchedule", "NoExecute")
+PASSING = frozenset(
+    f"node.kubernetes.io/{name}"
+    for name in ("unschedulable", "not-ready", "unreachable", "network-unavailable")
+)
 
 
 class Misfit(NamedTuple):
@@ -103,6 +107,21 @@ def taints(pod: Pod, room: Room) -> Iterator[Misfit]:
             text = f"{room.title} has the taint {taint.identity}"
             yield Misfit("Taint", text, f"{taint.key}: {taint.value}")
             return
+
+
+def passing(node: Node) -> tuple[Taint, ...]:
+    """What Kubernetes itself is about to take off a Node that is in service.
+
+    Its controller manager lags behind the Node: behind its condition Ready, and
+    behind ``spec.unschedulable`` for the taint that it has for cordoned Nodes.
+    """
+    return tuple(
+        one
+        for one in node.taints
+        if one.key in PASSING
+        and one.effect in REFUSING
+        and not (one == UNSCHEDULABLE and node.unschedulable)
+    )
 
 
 def is_tolerated(taint: Taint, wanted: Demands) -> bool:
